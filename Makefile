@@ -1,0 +1,57 @@
+# Two commands do everything on a fresh machine with Python 3.11+, make and a C compiler:
+#   make docs    builds the site into docs/
+#   make test    runs every page and every test
+# Each sets up what it needs in .venv by itself. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MPLBACKEND ?= agg
+
+.PHONY: help docs test test-slow train bench preview prepare setup clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 14
+
+docs: setup ## build the site into docs/, with Quarto where it is installed
+	@$(PY) scripts/build_docs.py
+
+test: setup ## run every page, every test, and check the built site
+	nbdev_test
+	@$(PY) scripts/build_docs.py
+	$(PY) -m pytest
+
+test-slow: setup ## the same with real training and long fault injection; uses CIFAR-10 where it is found
+	nbdev_test --flags slow --n_workers 1 --timing
+	$(PY) -m pytest -m slow
+
+train: setup ## train the ConvNet on the embedded pictures, in about a minute
+	$(BIN)/cs231n-lit train
+
+bench: setup ## time every layer beside its naive version, NumPy and PyTorch (if installed)
+	$(PY) benchmarks/bench.py
+
+preview: docs ## serve the built site on http://localhost:8000
+	$(PY) -m http.server 8000 --bind 127.0.0.1 --directory docs
+
+prepare: setup ## before a commit: export and clean the notebooks, write README.md, run the tests
+	nbdev_export
+	nbdev_clean
+	$(PY) scripts/make_readme.py
+	$(MAKE) test
+
+clean: ## remove everything that is built, the environment too
+	rm -rf $(VENV) _proc build dist *.egg-info cs231n_lit/*.so runs
+	find docs -mindepth 1 -not -name .gitignore -delete
+
+setup: $(VENV)/.ready
+
+# The environment is made again when what it is made from changes: metadata, build script, kernels.
+$(VENV)/.ready: settings.ini pyproject.toml setup.py $(wildcard cs231n_lit/_*_kernels.py)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"cs231n_lit needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Name another one: make PYTHON=python3.12")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "No virtual environment could be made: on Debian and Ubuntu, install python3-venv."; exit 1; }
+	@echo "Setting up $(VENV) (once; a few minutes on a slow network)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@

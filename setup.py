@@ -1,0 +1,150 @@
+"""Metadata from settings.ini, and the compiled kernels: each of KERNELS once for every instruction set.
+
+The kernels are optional: where there is no C compiler the build goes on without them, says so, and the
+package computes the same with NumPy. Copies, C files and finished modules stay in build/kernels, so that a
+second build compiles only what changed.
+"""
+import configparser, hashlib, os, re, shutil, subprocess, sys, tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from setuptools import Extension, find_namespace_packages, setup
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).resolve().parent
+KERNELS = ['_conv_kernels', '_layer_kernels']
+SHARED = 'cs231n_lit._cyutility'  # Cython's own code for memoryviews, compiled once instead of in every module
+# name in the module's file: the instruction set, bytes of a vector register, its compiler flags
+TARGETS = {'v1': ('plain', 16, []),
+           'v3': ('x86-64-v3', 32, ['-march=x86-64-v3']),
+           'v4': ('x86-64-v4', 64, ['-march=x86-64-v4', '-mprefer-vector-width=512'])}
+# Flags used where the compiler has them. None of them changes a result (so no -ffast-math): NaN, infinity and
+# rounding stay as written. The two --param keep GCC from unrolling a loop over one vector before vectorising it.
+FLAGS = [['-O3'], ['-g0'], ['-fno-math-errno'], ['-fno-trapping-math'], ['-Wno-unused-function'],
+         ['--param=max-completely-peel-times=14', '--param=max-completely-peeled-insns=1000']]
+DIRECTIVES = dict(language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, nonecheck=False,
+                  cdivision=True, binding=False, infer_types=True)
+
+
+def digest(*texts): return hashlib.sha256('\0'.join(texts).encode()).hexdigest()[:16]
+
+
+def write_if_changed(path, text):
+    if not path.exists() or path.read_text(encoding='utf8') != text: path.write_text(text, encoding='utf8')
+
+
+class build_kernels(build_ext):
+    "Copies each kernel's source, translates it with Cython and compiles it; failures leave the kernel out."
+
+    def build_extensions(self):
+        self.folder = HERE/'build'/'kernels'/Path(self.get_ext_filename('x')).name[2:].split('.')[0]
+        self.failed = []
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.compiler_name = self.compiler_version()
+            flags = [f for group in FLAGS if self.accepts(group) for f in group]
+        except Exception as e:
+            for ext in self.extensions: Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+            self.extensions, self.failed = [], [f'no usable C compiler ({e})']
+            return self.report()
+        self.flags = {t: flags + extra for t, (_, _, extra) in TARGETS.items() if not extra or self.accepts(extra)}
+        self.extensions[:] = [e for e in self.extensions if e.name == SHARED or e.name[-2:] in self.flags]
+        self.parallel = self.parallel or min(len(self.extensions), os.cpu_count() or 1)
+        super().build_extensions()
+        self.report()
+
+    def report(self):
+        if not self.failed: return
+        print('\n'.join(['', '*' * 78, 'cs231n_lit: compiled kernels left out:', *sorted(set(self.failed)),
+              'The package works without them, on NumPy, and slower. To get them, install a C compiler (Debian, Ubuntu:',
+              'apt install gcc; macOS: xcode-select --install) and install the package again.', '*' * 78, '']), file=sys.stderr)
+
+    def compiler_version(self):
+        "The compiler's name and version; an error where there is none."
+        if self.compiler.compiler_type == 'msvc':
+            self.compiler.initialize()
+            return 'MSVC'
+        return subprocess.run([self.compiler.compiler[0], '--version'], check=True, capture_output=True, text=True).stdout.split('\n')[0]
+
+    def accepts(self, flags):
+        "Does the compiler take these flags?"
+        if self.compiler.compiler_type == 'msvc': return False
+        with tempfile.TemporaryDirectory() as d:
+            (Path(d)/'t.c').write_text('int f(int x) { return x + 1; }\n')
+            cmd = [*self.compiler.compiler_so, '-Werror', *flags, '-c', f'{d}/t.c', '-o', f'{d}/t.o']
+            return subprocess.run(cmd, capture_output=True).returncode == 0
+
+    def build_extension(self, ext):
+        name = ext.name.rpartition('.')[2]
+        built = Path(self.get_ext_fullpath(ext.name))
+        kept, stamp = self.folder/built.name, self.folder/f'{name}.stamp'
+        try:
+            source = None if ext.name == SHARED else self.copy_source(name)
+            ext.extra_compile_args = ['-O1'] if ext.name == SHARED else self.flags[name[-2:]]
+            state = digest(source.read_text(encoding='utf8') if source else '', repr(ext.extra_compile_args), repr(DIRECTIVES),
+                           sys.version, self.compiler_name, version('cython'))
+            if not kept.exists() or not stamp.exists() or stamp.read_text() != state:
+                stamp.unlink(missing_ok=True)
+                ext.sources = [self.translate(source, name)]
+                super().build_extension(ext)
+                shutil.copy2(built, kept)
+                stamp.write_text(state)
+            elif built != kept:
+                built.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(kept, built)
+        except Exception as e:
+            self.failed.append(f'  {ext.name}: {e}')
+            built.unlink(missing_ok=True)
+
+    def copy_source(self, name):
+        "The kernel's source with facts about this build appended; `fast_layers.status()` reads them."
+        kernel, target = name.rsplit('_', 1)
+        isa, vector, _ = TARGETS[target]
+        text = (HERE/'cs231n_lit'/f'{kernel}.py').read_text(encoding='utf8')
+        facts = dict(ISA=isa, SOURCE_HASH=digest(text), COMPILER=self.compiler_name)
+        text = re.sub(r'^(VECTOR_BYTES\b.*= *)\d+', rf'\g<1>{vector}', text, flags=re.M)
+        path = self.folder/f'{name}.py'
+        write_if_changed(path, text + '\n' + ''.join(f'{k} = {v!r}\n' for k, v in facts.items()))
+        return path
+
+    def translate(self, source, name):
+        "Runs Cython in a process of its own, so that several run at once."
+        out = self.folder/f'{name}.c'
+        directives = [a for k, v in DIRECTIVES.items() for a in ('-X', f'{k}={v}')]
+        args = [f'--shared={SHARED}', *directives, '--module-name', f'cs231n_lit.{name}', f'{name}.py'] if source else [f'--generate-shared={name}.c']
+        run = subprocess.run([sys.executable, '-m', 'cython', *args], cwd=self.folder, capture_output=True, text=True)
+        if run.returncode: raise RuntimeError(f'Cython failed:\n{run.stdout}{run.stderr}')
+        return os.path.relpath(out, HERE)
+
+    def get_outputs(self): return [o for o in super().get_outputs() if Path(o).exists()]
+
+
+parser = configparser.ConfigParser(delimiters=['='])
+parser.read(HERE/'settings.ini', encoding='utf8')
+cfg = parser['DEFAULT']
+kernels = [k for k in KERNELS if (HERE/'cs231n_lit'/f'{k}.py').exists()]
+statuses = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
+
+setup(
+    name=cfg['lib_name'],
+    version=cfg['version'],
+    description=cfg['description'],
+    long_description=(HERE/'README.md').read_text(encoding='utf8') if (HERE/'README.md').exists() else cfg['description'],
+    long_description_content_type='text/markdown',
+    author=cfg['author'],
+    author_email=cfg['author_email'],
+    url=cfg['git_url'],
+    license='Apache-2.0',
+    keywords=cfg['keywords'].split(),
+    classifiers=[f'Development Status :: {statuses[int(cfg["status"]) - 1]}', f'Intended Audience :: {cfg["audience"]}',
+                 f'Natural Language :: {cfg["language"]}', 'Programming Language :: Python :: 3', 'Programming Language :: Cython'],
+    python_requires=f'>={cfg["min_python"]}',
+    install_requires=cfg['requirements'].split(),
+    extras_require={'dev': cfg['dev_requirements'].split()},
+    entry_points={'console_scripts': cfg['console_scripts'].split()},
+    packages=find_namespace_packages(include=['cs231n_lit', 'cs231n_lit.*']),
+    include_package_data=True,
+    zip_safe=False,
+    ext_modules=[Extension(name, [], optional=True) for name in [SHARED, *(f'cs231n_lit.{k}_{t}' for k in kernels for t in TARGETS)]],
+    cmdclass={'build_ext': build_kernels},
+)

@@ -1,0 +1,86 @@
+"""The built site: links that lead somewhere, nothing loaded from elsewhere, formulas that are formulas."""
+import re
+from collections import defaultdict
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = sorted(DOCS.rglob("*.html"))
+names = [str(p.relative_to(DOCS)) for p in PAGES]
+LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("source", "src"), ("iframe", "src")}  # what a browser fetches by itself
+
+
+class Page(HTMLParser):
+    "Collects a page's ids, links, loaded files, and visible text outside of code and mathematics."
+    silent = {"script", "style", "pre", "code", "math", "title"}
+
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.links, self.loaded, self.text, self.inside, self.formulas = set(), [], [], [], [], 0
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids |= {attrs[k] for k in ("id", "name") if attrs.get(k)}
+        self.formulas += tag == "math"
+        if tag in self.silent: self.inside.append(tag)
+        if tag == "a" and attrs.get("href"): self.links.append(attrs["href"])
+        for name, attr in LOADED:
+            if tag == name and attrs.get(attr) and attrs.get("rel") not in ("canonical", "prev", "next"): self.loaded.append(attrs[attr])
+
+    def handle_endtag(self, tag):
+        if self.inside and self.inside[-1] == tag: self.inside.pop()
+
+    def handle_data(self, data):
+        if not self.inside: self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def site():
+    "Every page of the site by its path; `make docs` builds it."
+    assert PAGES, "docs/ holds no site: run `make docs` first"
+    return {p.resolve(): Page(p) for p in PAGES}
+
+
+def target(path, link):
+    "The file an internal link leads to and the anchor in it; None for links to elsewhere."
+    parts = urlsplit(link)
+    if parts.scheme or link.startswith("//"): return None
+    file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+    return (file / "index.html" if file.is_dir() else file), unquote(parts.fragment)
+
+
+def test_internal_links_and_anchors_lead_somewhere(site):
+    broken = []
+    for path, page in site.items():
+        for link in page.links + page.loaded:
+            file, anchor = target(path, link) or (None, "")
+            if file is None: continue
+            if not file.exists() or (anchor and file in site and anchor not in site[file].ids): broken.append((path.name, link))
+    assert broken == []
+
+
+def test_pages_load_nothing_from_elsewhere(site):
+    assert [(p.name, x) for p, page in site.items() for x in page.loaded if re.match(r"(https?:)?//", x)] == []
+
+
+def test_style_sheets_load_nothing_from_elsewhere():
+    sheets = {p.name: re.findall(r"(?:@import|url\()\s*[\"']?((?:https?:)?//[^\"')]+)", p.read_text(encoding="utf-8", errors="replace")) for p in DOCS.rglob("*.css")}
+    assert {name: found for name, found in sheets.items() if found} == {}
+
+
+def test_formulas_are_rendered(site):
+    raw = [(p.name, t) for p, page in site.items() for t in page.text if re.search(r"\\(frac|sum|partial|hat|begin|cdot|times)\b|\$\$|\\\(|\\\[", t)]
+    assert raw == []
+    assert sum(page.formulas for page in site.values()) > 100
+
+
+def test_pictures_have_alternative_text():
+    missing = defaultdict(list)
+    for path in PAGES:
+        for img in re.findall(r"<img\b[^>]*>", path.read_text(encoding="utf-8")):
+            if not re.search(r"\balt=\"[^\"]+\"", img): missing[path.name].append(img[:60])
+    assert missing == {}
