@@ -7,7 +7,7 @@ __all__ = ['CLASSES', 'BLOCK', 'PATCH', 'STEP', 'PIXELS', 'LIMIT', 'FOLDERS', 'A
            'picture_blocks', 'cut_patches', 'get_pictures_data', 'read_binary', 'read_pickle', 'cache_folder',
            'find_cifar10', 'load_CIFAR10', 'get_CIFAR10_data', 'download_cifar10', 'get_data']
 
-# %% ../nbs/02_data_utils.ipynb #f61232b4
+# %% ../nbs/02_data_utils.ipynb #f98855e4
 import io
 import os
 import pickle
@@ -16,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
+from importlib import resources
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -28,12 +29,12 @@ CLASSES = {
     "pictures": ("astronaut", "brick", "camera", "cat", "coffee", "galaxies", "grass", "gravel", "retina", "rocket"),
 }
 
-# %% ../nbs/02_data_utils.ipynb #bcfe71e6
+# %% ../nbs/02_data_utils.ipynb #5aab37e1
 def load_pictures() -> np.ndarray:  # ten photographs in the order of `CLASSES["pictures"]`, (10, 256, 320, 3), uint8
     "Read the embedded photographs."
     import imageio.v3 as iio
-    folder = Path(__file__).parent / "data" / "pictures"
-    photos = [iio.imread(folder / f"{name}.png") for name in CLASSES["pictures"]]
+    folder = resources.files("cs231n_lit") / "data" / "pictures"
+    photos = [iio.imread((folder / f"{name}.png").read_bytes()) for name in CLASSES["pictures"]]
     return np.stack([p if p.ndim == 3 else np.repeat(p[:, :, None], 3, axis=2) for p in photos])
 
 # %% ../nbs/02_data_utils.ipynb #28d6e334
@@ -71,7 +72,7 @@ def _parts(where, train, val, test, counts, subtract_mean, dtype):
         data[f"y_{part}"] = y[:count].copy()
     return data
 
-# %% ../nbs/02_data_utils.ipynb #6e599b22
+# %% ../nbs/02_data_utils.ipynb #1987b03f
 def get_pictures_data(num_training: int = 9000,    # training patches, at most 9720
                       num_validation: int = 1000,  # validation patches, at most 3240
                       num_test: int = 1000,        # test patches, at most 3240
@@ -80,9 +81,10 @@ def get_pictures_data(num_training: int = 9000,    # training patches, at most 9
                      ) -> dict:  # X_train, y_train, X_val, y_val, X_test, y_test; images (N, 3, 32, 32), labels (N,)
     "Patches of the embedded pictures, shuffled, always in the same order. Raises ValueError when more are asked for than there are."
     photos, pools = load_pictures(), []
+    rng = np.random.RandomState(0)  # a generator of its own: nobody's seed is touched
     for part in ("train", "val", "test"):
         X = np.concatenate([cut_patches(photo, part) for photo in photos])
-        order = np.random.RandomState(0).permutation(len(X))  # its own generator: nobody's seed is touched
+        order = rng.permutation(len(X))
         pools.append((X[order], order // (len(X) // len(photos))))
     return _parts("get_pictures_data", *pools, (num_training, num_validation, num_test), subtract_mean, dtype)
 

@@ -7,12 +7,11 @@ __all__ = ['affine_relu_forward', 'affine_relu_backward', 'affine_norm_relu_forw
            'conv_relu_forward', 'conv_relu_backward', 'conv_bn_relu_forward', 'conv_bn_relu_backward',
            'conv_relu_pool_forward', 'conv_relu_pool_backward']
 
-# %% ../nbs/10_layer_utils.ipynb #d14b5c84
+# %% ../nbs/10_layer_utils.ipynb #fb4126bf
 import numpy as np
 
 from .checks import check_choice, unpack_cache
-from .convolution import conv_backward_naive as conv_backward_fast, conv_forward_naive as conv_forward_fast
-from .pooling import max_pool_backward_naive as max_pool_backward_fast, max_pool_forward_naive as max_pool_forward_fast
+from .fast_layers import conv_backward_fast, conv_forward_fast, max_pool_backward_fast, max_pool_forward_fast
 from .layers import affine_backward, affine_forward, relu_backward, relu_forward
 from .normalization import batchnorm_backward_alt, batchnorm_forward, layernorm_backward, layernorm_forward
 from .spatial_norm import spatial_batchnorm_backward, spatial_batchnorm_forward

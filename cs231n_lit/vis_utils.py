@@ -42,10 +42,14 @@ def visualize_grid(Xs: np.ndarray,        # images, (N, H, W, C)
         grid[top:top + H, left:left + W] = stretch(x, ubound)
     return grid
 
-# %% ../nbs/03_vis_utils.ipynb #78707c15
-STYLE = {"figure.dpi": 100, "savefig.dpi": 100, "font.size": 10, "axes.titlesize": 10, "figure.facecolor": "white",
-         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False, "legend.frameon": False,
-         "image.cmap": "gray", "lines.linewidth": 1.6}
+# %% ../nbs/03_vis_utils.ipynb #0d90e5a2
+STYLE = {"font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False, "image.cmap": "gray", "lines.linewidth": 1.6}
+
+def _styled(width, height, draw, *args, **options):
+    "Open a figure of this size and let `draw(figure, …)` fill it, in the style of these pages."
+    import matplotlib.pyplot as plt
+    figure = plt.figure(figsize=(width, height), layout="constrained", facecolor="white")  # first: a context would undo a notebook's set-up
+    with plt.rc_context(STYLE): return draw(figure, *args, **options)
 
 def panels(columns: int = 1,    # axes in a row
            rows: int = 1,       # rows of axes
@@ -54,9 +58,7 @@ def panels(columns: int = 1,    # axes in a row
            **options,           # for `plt.subplots`, such as `sharey=True`
           ):                    # the axes: one, or an array of them, shape (columns,) or (rows, columns)
     "Open a figure with one or more axes, in the style of these pages."
-    import matplotlib.pyplot as plt
-    with plt.rc_context(STYLE):
-        return plt.subplots(rows, columns, figsize=(columns * width, rows * height), layout="constrained", **options)[1]
+    return _styled(columns * width, rows * height, lambda figure: figure.subplots(rows, columns, **options))
 
 # %% ../nbs/03_vis_utils.ipynb #cb9e5d62
 def _as_picture(x):
@@ -124,20 +126,18 @@ def show_matrix(a: np.ndarray,            # numbers, (H, W); a vector is shown a
     ax.set(xticks=[], yticks=[], title=title, xlim=(-0.56, W - 0.44), ylim=(H - 0.44, -0.56))
     for side in ax.spines.values(): side.set_visible(False)
 
-# %% ../nbs/03_vis_utils.ipynb #b84c9bd1
+# %% ../nbs/03_vis_utils.ipynb #80e67d56
 def _equation(figure, parts, fmt="{:.3g}", highlight=None, fontsize=10):
     "Draw arrays and signs side by side into `figure`, with cells of one size."
     parts = [p if isinstance(p, (str, tuple)) else ("", p) for p in parts]
     arrays = [None if isinstance(p, str) else np.atleast_2d(p[1]) for p in parts]
     widths = [0.16 * len(p) + 0.4 if a is None else a.shape[1] + 0.2 for p, a in zip(parts, arrays)]
-    with_style = dict(width_ratios=widths)
-    axes = figure.subplots(1, len(parts), gridspec_kw=with_style, squeeze=False)[0]
+    axes = figure.subplots(1, len(parts), width_ratios=widths, squeeze=False)[0]
     for ax, part, a in zip(axes, parts, arrays):
         if a is None:
             ax.axis("off")
             ax.text(0.5, 0.5, part, ha="center", va="center", fontsize=fontsize + 5, transform=ax.transAxes)
         else: show_matrix(a, part[0], fmt, ax, (highlight or {}).get(part[0], ()), fontsize=fontsize)
-    return axes
 
 def _equation_size(parts, cell=0.5):
     arrays = [np.atleast_2d(p[1] if isinstance(p, tuple) else p) for p in parts if not isinstance(p, str)]
@@ -151,9 +151,7 @@ def show_equation(*parts,                 # arrays (H, W), pairs (title, array),
                   fontsize: float = 10,   # size of the numbers, points
                  ) -> None:
     "Draw small arrays side by side, with signs between them."
-    import matplotlib.pyplot as plt
-    with plt.rc_context(STYLE):
-        _equation(plt.figure(figsize=_equation_size(parts, cell), layout="constrained"), parts, fmt, highlight, fontsize)
+    _styled(*_equation_size(parts, cell), _equation, parts, fmt, highlight, fontsize)
 
 # %% ../nbs/03_vis_utils.ipynb #2d14c17a
 def plot_history(solver) -> None:  # an object with `loss_history`, `train_acc_history` and `val_acc_history`, or a dictionary name: object

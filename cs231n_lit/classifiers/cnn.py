@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['ThreeLayerConvNet']
 
-# %% ../../nbs/13_cnn.ipynb #1ba760b9
+# %% ../../nbs/13_cnn.ipynb #615e6713
 import numpy as np
 
 from ..checks import as_float, check_count, check_shape
-from .fc_net import l2_penalty, normal_weights
+from .fc_net import Net, l2_penalty, normal_weights
 from ..convolution import conv_output_size
 from ..layer_utils import (affine_relu_backward, affine_relu_forward, conv_relu_pool_backward,
                                     conv_relu_pool_forward)
 from ..layers import affine_backward, affine_forward, softmax_loss
 
-# %% ../../nbs/13_cnn.ipynb #469c2154
-class ThreeLayerConvNet:
+# %% ../../nbs/13_cnn.ipynb #81a96717
+class ThreeLayerConvNet(Net):
     "conv – ReLU – 2×2 max pool – affine – ReLU – affine – softmax."
     def __init__(self,
                  input_dim: tuple = (3, 32, 32),  # (C, H, W) of one image
