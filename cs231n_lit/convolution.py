@@ -34,13 +34,13 @@ def check_conv(where, x, w, b, conv_param):
     shape = (N, F, conv_output_size(H, HH, S, P, where, "the height of w"), conv_output_size(W, WW, S, P, where, "the width of w"))
     return x, w, b, int(S), int(P), shape
 
-# %% ../nbs/06_convolution.ipynb #5c329002
+# %% ../nbs/06_convolution.ipynb #421533df
 def conv_forward_naive(x: np.ndarray,     # images, (N, C, H, W)
                        w: np.ndarray,     # filters, (F, C, HH, WW)
                        b: np.ndarray,     # biases, (F,)
                        conv_param: dict,  # `stride` and `pad`, in pixels
                       ) -> tuple[np.ndarray, tuple]:  # out (N, F, H', W') and the cache (x, w, b, conv_param)
-    "Convolution in loops: slide every filter over every image."
+    "Convolution in loops: slide every filter over every image. Raises ValueError or TypeError where the arguments do not fit."
     x, w, b, S, P, shape = check_conv("conv_forward_naive", x, w, b, conv_param)
     HH, WW = w.shape[2:]
     x_pad = np.pad(x, [(0, 0), (0, 0), (P, P), (P, P)])
@@ -50,11 +50,11 @@ def conv_forward_naive(x: np.ndarray,     # images, (N, C, H, W)
         out[n, f, i, j] = np.sum(window * w[f]) + b[f]
     return out, (x, w, b, {"stride": S, "pad": P})
 
-# %% ../nbs/06_convolution.ipynb #9f54c29d
+# %% ../nbs/06_convolution.ipynb #d3d2c254
 def conv_backward_naive(dout: np.ndarray,  # upstream gradient, (N, F, H', W')
                         cache: tuple,      # what `conv_forward_naive` returned
                        ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # dx, dw, db in the shapes of x, w, b
-    "The gradients of a convolution: each window gives to dw and receives in dx."
+    "The gradients of a convolution: each window gives to dw and receives in dx. Raises ValueError or TypeError where the arguments do not fit."
     where = "conv_backward_naive"
     x, w, b, S, P, shape = check_conv(where, *unpack_cache(where, cache, "x w b conv_param"))
     dout = as_float(where, "dout", dout, x.dtype)

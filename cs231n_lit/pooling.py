@@ -21,22 +21,22 @@ def check_pool(where, x, pool_param):
     shape = (N, C, conv_output_size(H, HH, S, 0, where, "pool_height"), conv_output_size(W, WW, S, 0, where, "pool_width"))
     return x, HH, WW, S, shape
 
-# %% ../nbs/07_pooling.ipynb #54439ec7
+# %% ../nbs/07_pooling.ipynb #ea228873
 def max_pool_forward_naive(x: np.ndarray,     # images, (N, C, H, W)
                            pool_param: dict,  # `pool_height`, `pool_width` and `stride`, in pixels
                           ) -> tuple[np.ndarray, tuple]:  # out (N, C, H', W') and the cache (x, pool_param)
-    "Max pooling in loops: the largest value of each window."
+    "Max pooling in loops: the largest value of each window. Raises ValueError or TypeError where the arguments do not fit."
     x, HH, WW, S, shape = check_pool("max_pool_forward_naive", x, pool_param)
     out = np.zeros(shape, x.dtype)
     for n, c, i, j in np.ndindex(shape):
         out[n, c, i, j] = np.max(x[n, c, i*S : i*S + HH, j*S : j*S + WW])
     return out, (x, {"pool_height": HH, "pool_width": WW, "stride": S})
 
-# %% ../nbs/07_pooling.ipynb #a4b2e2b2
+# %% ../nbs/07_pooling.ipynb #2daf5067
 def max_pool_backward_naive(dout: np.ndarray,  # upstream gradient, (N, C, H', W')
                             cache: tuple,      # what `max_pool_forward_naive` returned
                            ) -> np.ndarray:    # dx, (N, C, H, W)
-    "The gradient of max pooling: each window adds its gradient to its first largest value."
+    "The gradient of max pooling: each window adds its gradient to its first largest value. Raises ValueError or TypeError where the arguments do not fit."
     where = "max_pool_backward_naive"
     x, HH, WW, S, shape = check_pool(where, *unpack_cache(where, cache, "x pool_param"))
     dout = as_float(where, "dout", dout, x.dtype)
