@@ -4,7 +4,7 @@ The kernels are optional: where there is no C compiler the build goes on without
 package computes the same with NumPy. Copies, C files and finished modules stay in build/kernels, so that a
 second build compiles only what changed.
 """
-import configparser, hashlib, os, re, shutil, subprocess, sys, tempfile
+import configparser, hashlib, os, platform, re, shutil, subprocess, sys, tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from setuptools.command.build_ext import build_ext
 HERE = Path(__file__).resolve().parent
 SHARED = 'cs231n_lit._cyutility'  # Cython's own code for memoryviews, compiled once instead of in every module
 # name in the module's file: the instruction set, bytes of a vector register, its compiler flags
-TARGETS = {'v1': ('plain', 16, []),
+X86 = platform.machine().lower() in ('x86_64', 'amd64')
+TARGETS = {'v1': ('x86-64' if X86 else platform.machine(), 16, []),
            'v3': ('x86-64-v3', 32, ['-march=x86-64-v3']),
            'v4': ('x86-64-v4', 64, ['-march=x86-64-v4', '-mprefer-vector-width=512'])}
 # Flags used where the compiler has them. None of them changes a result (so no -ffast-math): NaN, infinity and
@@ -22,10 +23,11 @@ TARGETS = {'v1': ('plain', 16, []),
 # (unrolling, splitting, jamming them) before it vectorises them, which costs a factor of ten and more.
 FLAGS = [['-O3'], ['-g0'], ['-fno-math-errno'], ['-fno-trapping-math'], ['-Wno-unused-function']]
 FLAGS_OF = {'_conv_kernels': [['-fno-loop-unroll-and-jam'], ['-fno-tree-loop-distribution'], ['-fno-tree-loop-distribute-patterns'],
+                              ['-DCYTHON_INLINE=inline __attribute__((always_inline))'],
                               ['--param=max-completely-peel-times=7', '--param=max-completely-peeled-insns=1000']],
             '_layer_kernels': [['--param=max-completely-peel-times=14', '--param=max-completely-peeled-insns=1000']]}
 DIRECTIVES = dict(language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, nonecheck=False,
-                  cdivision=True, binding=False, infer_types=True, legacy_implicit_noexcept=True)
+                  cdivision=True, binding=False, infer_types=True)
 
 
 def digest(*texts): return hashlib.sha256('\0'.join(texts).encode()).hexdigest()[:16]

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['T', 'split_row', 'keep_larger', 'pool_plane', 'pool_planes', 'unpool_planes', 'grain', 'pool_forward',
-           'pool_backward', 'segments', 'total', 'total_squares', 'scale_shift', 'norm_sets', 'gradient_sums',
-           'combine', 'unnorm_sets', 'norm_forward', 'norm_backward', 'relu_gradient', 'sgd_step', 'momentum_step',
-           'rmsprop_step', 'adam_step', 'in_parts']
+           'pool_backward', 'segments', 'total', 'total_squares', 'moments', 'scale_shift', 'norm_sets',
+           'gradient_sums', 'combine', 'unnorm_sets', 'norm_forward', 'norm_backward', 'relu_gradient', 'sgd_step',
+           'momentum_step', 'rmsprop_step', 'adam_step', 'in_parts']
 
 # %% ../nbs/09c_layer_kernels.ipynb #62880248
 import cython
@@ -16,10 +16,10 @@ from cython.cimports.libc.math import sqrt
 # %% ../nbs/09c_layer_kernels.ipynb #5543c4c9
 T = cython.fused_type(cython.float, cython.double)
 
-# %% ../nbs/09c_layer_kernels.ipynb #725c6eec
+# %% ../nbs/09c_layer_kernels.ipynb #f81048cd
 @cython.cfunc
-@cython.inline
 @cython.nogil
+@cython.exceptval(check=False)
 def split_row(x: cython.const[T][::1], a: cython.Py_ssize_t,  # the row starts at x[a]
               W: cython.Py_ssize_t, S: cython.Py_ssize_t,     # its length, the stride
               row: T[::1], L: cython.Py_ssize_t) -> cython.void:  # S parts of length L
@@ -28,10 +28,10 @@ def split_row(x: cython.const[T][::1], a: cython.Py_ssize_t,  # the row starts a
         for r in range(S): row[r*L + m] = x[a + m*S + r]
     for r in range(W % S): row[r*L + L - 1] = x[a + (L - 1)*S + r]
 
-# %% ../nbs/09c_layer_kernels.ipynb #25964b68
+# %% ../nbs/09c_layer_kernels.ipynb #6adb614a
 @cython.cfunc
-@cython.inline
 @cython.nogil
+@cython.exceptval(check=False)
 def keep_larger(row: cython.const[T][::1], a: cython.Py_ssize_t,                       # candidates from row[a] on
                 out: T[::1], place: cython.int[::1], o: cython.Py_ssize_t, Wo: cython.Py_ssize_t,  # maxima so far, from out[o] on
                 k: cython.int) -> cython.void:                                         # the candidates' place in their windows
@@ -44,10 +44,10 @@ def keep_larger(row: cython.const[T][::1], a: cython.Py_ssize_t,                
         out[o + j] = value if take else best
         place[o + j] = k if take else old
 
-# %% ../nbs/09c_layer_kernels.ipynb #9d5e7e3b
+# %% ../nbs/09c_layer_kernels.ipynb #06a3c400
 @cython.cfunc
-@cython.inline
 @cython.nogil
+@cython.exceptval(check=False)
 def pool_plane(x: cython.const[T][::1], out: T[::1], place: cython.int[::1], row: T[::1], n: cython.Py_ssize_t,
                H: cython.Py_ssize_t, W: cython.Py_ssize_t, Ho: cython.Py_ssize_t, Wo: cython.Py_ssize_t,
                HH: cython.Py_ssize_t, WW: cython.Py_ssize_t, S: cython.Py_ssize_t) -> cython.void:
@@ -117,10 +117,10 @@ def segments(N, C, HW, G=None):
     "Number of sets, segments a set, distance between a set's segments, distance between sets. G groups, or None for batch norm."
     return (C, N, C*HW, HW) if G is None else (N*G, C // G, HW, C // G*HW)
 
-# %% ../nbs/09c_layer_kernels.ipynb #b6d5b649
+# %% ../nbs/09c_layer_kernels.ipynb #c10dd232
 @cython.cfunc
-@cython.inline
 @cython.nogil
+@cython.exceptval(check=False)
 def total(x: cython.const[T][::1], a: cython.Py_ssize_t, n: cython.Py_ssize_t) -> cython.double:
     "The sum of x[a : a + n]."
     lane = cython.declare(cython.double[32])
@@ -132,10 +132,10 @@ def total(x: cython.const[T][::1], a: cython.Py_ssize_t, n: cython.Py_ssize_t) -
     for i in range(a + n - n % 32, a + n): s += x[i]
     return s
 
-# %% ../nbs/09c_layer_kernels.ipynb #2d9487a2
+# %% ../nbs/09c_layer_kernels.ipynb #5b4c3d0d
 @cython.cfunc
-@cython.inline
 @cython.nogil
+@cython.exceptval(check=False)
 def total_squares(x: cython.const[T][::1], a: cython.Py_ssize_t, n: cython.Py_ssize_t, mean: cython.double) -> cython.double:
     "The sum of (x[a : a + n] - mean)²."
     lane = cython.declare(cython.double[32])
@@ -147,39 +147,48 @@ def total_squares(x: cython.const[T][::1], a: cython.Py_ssize_t, n: cython.Py_ss
     for i in range(a + n - n % 32, a + n): s += (x[i] - mean)*(x[i] - mean)
     return s
 
-# %% ../nbs/09c_layer_kernels.ipynb #13e3bc0b
+# %% ../nbs/09c_layer_kernels.ipynb #b9f69f5d
 @cython.cfunc
-@cython.inline
 @cython.nogil
+@cython.exceptval(check=False)
+def moments(x: cython.const[T][::1], HW: cython.Py_ssize_t, parts: cython.Py_ssize_t, step: cython.Py_ssize_t, first: cython.Py_ssize_t,
+            mean: cython.double[::1], var: cython.double[::1], n: cython.Py_ssize_t) -> cython.void:
+    "Mean and variance of set n, whose segments begin at `first`, `first + step`, …"
+    m: cython.double = 0   # of the segments so far
+    q: cython.double = 0
+    for k in range(parts):
+        mk = total(x, first + k*step, HW) / max(1, HW)
+        q += total_squares(x, first + k*step, HW, mk) + (mk - m)*(mk - m)*HW*k / (k + 1)
+        m += (mk - m) / (k + 1)
+    mean[n] = m
+    var[n] = q / max(1, parts*HW)
+
+# %% ../nbs/09c_layer_kernels.ipynb #e015297f
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def scale_shift(x: cython.const[T][::1], out: T[::1], a: cython.Py_ssize_t, n: cython.Py_ssize_t, mean: T, scale: T, shift: T) -> cython.void:
     "out = (x - mean) · scale + shift in one segment."
     for i in range(a, a + n): out[i] = (x[i] - mean)*scale + shift
 
-# %% ../nbs/09c_layer_kernels.ipynb #b7379c16
+# %% ../nbs/09c_layer_kernels.ipynb #7102e082
 def norm_sets(x: cython.const[T][::1], gamma: cython.const[T][::1], beta: cython.const[T][::1], out: T[::1],
               mean: cython.double[::1], var: cython.double[::1], C: cython.Py_ssize_t, HW: cython.Py_ssize_t,
               parts: cython.Py_ssize_t, step: cython.Py_ssize_t, span: cython.Py_ssize_t,
               eps: cython.double, train: cython.bint, n0: cython.Py_ssize_t, n1: cython.Py_ssize_t):
     "Normalize sets n0 to n1 - 1, with their own mean and variance (`train`) or with those given."
-    s: cython.double
     with cython.nogil:
         for n in range(n0, n1):
-            if train:
-                s = 0
-                for k in range(parts): s += total(x, n*span + k*step, HW)
-                mean[n] = s / max(1, parts*HW)
-                s = 0
-                for k in range(parts): s += total_squares(x, n*span + k*step, HW, mean[n])
-                var[n] = s / max(1, parts*HW)
+            if train: moments(x, HW, parts, step, n*span, mean, var, n)
             for k in range(parts):
                 a = n*span + k*step
                 c = a // max(1, HW) % C
                 scale_shift(x, out, a, HW, mean[n], gamma[c] / sqrt(var[n] + eps), beta[c])
 
-# %% ../nbs/09c_layer_kernels.ipynb #9f40dba6
+# %% ../nbs/09c_layer_kernels.ipynb #a203e120
 @cython.cfunc
-@cython.inline
 @cython.nogil
+@cython.exceptval(check=False)
 def gradient_sums(dout: cython.const[T][::1], x: cython.const[T][::1], a: cython.Py_ssize_t, n: cython.Py_ssize_t, mean: cython.double,
                   sums: cython.double[::1], products: cython.double[::1], c: cython.Py_ssize_t) -> cython.void:
     "For segment c: the sum of dout, and of dout · (x - mean)."
@@ -202,16 +211,16 @@ def gradient_sums(dout: cython.const[T][::1], x: cython.const[T][::1], a: cython
     sums[c] = s
     products[c] = t
 
-# %% ../nbs/09c_layer_kernels.ipynb #99d28efc
+# %% ../nbs/09c_layer_kernels.ipynb #f50ab55a
 @cython.cfunc
-@cython.inline
 @cython.nogil
+@cython.exceptval(check=False)
 def combine(dout: cython.const[T][::1], x: cython.const[T][::1], dx: T[::1], a: cython.Py_ssize_t, n: cython.Py_ssize_t,
             mean: T, u: T, v: T, w: T) -> cython.void:
     "dx = u · dout + v · (x - mean) + w in one segment."
     for i in range(a, a + n): dx[i] = dout[i]*u + (x[i] - mean)*v + w
 
-# %% ../nbs/09c_layer_kernels.ipynb #4bbdcea8
+# %% ../nbs/09c_layer_kernels.ipynb #a39b7a78
 def unnorm_sets(dout: cython.const[T][::1], x: cython.const[T][::1], gamma: cython.const[T][::1], dx: T[::1],
                 mean: cython.const[cython.double][::1], var: cython.const[cython.double][::1],
                 sums: cython.double[::1], products: cython.double[::1], C: cython.Py_ssize_t, HW: cython.Py_ssize_t,
@@ -232,15 +241,15 @@ def unnorm_sets(dout: cython.const[T][::1], x: cython.const[T][::1], gamma: cyth
                 along += sums[c]*gamma[c % C]
                 across += products[c]*gamma[c % C]
             if not train: along = across = 0
-            for k in range(parts):
+            for k in range(parts - 1, -1, -1):
                 a = n*span + k*step
                 c = a // max(1, HW) % C
                 combine(dout, x, dx, a, HW, mean[n], gamma[c] / s, -across / (s*s*max(1, parts*HW)), -along / (s*max(1, parts*HW)))
 
-# %% ../nbs/09c_layer_kernels.ipynb #45cf3670
+# %% ../nbs/09c_layer_kernels.ipynb #3530e911
 def norm_forward(x, gamma, beta, G, eps, mean, var, parallel):
     "Batch norm (G = None) or group norm of contiguous images. Computes mean and variance of each set where `mean` is None. Returns out, mean, var."
-    N, C, HW = *x.shape[:2], x.shape[2]*x.shape[3]
+    N, C, HW = x.shape[0], x.shape[1], x.shape[2]*x.shape[3]
     count, parts, step, span = segments(N, C, HW, G)
     train, out = mean is None, np.empty_like(x)
     if train: mean, var = np.zeros(count), np.zeros(count)
@@ -248,10 +257,10 @@ def norm_forward(x, gamma, beta, G, eps, mean, var, parallel):
     parallel(lambda n0, n1, slot: norm_sets(*args, n0, n1), count, grain(parts*HW*x.itemsize))
     return out, mean, var
 
-# %% ../nbs/09c_layer_kernels.ipynb #cde8ac04
+# %% ../nbs/09c_layer_kernels.ipynb #cbee92cb
 def norm_backward(dout, x, gamma, G, eps, mean, var, train, parallel):
     "The gradients of `norm_forward`: dx, dgamma, dbeta."
-    N, C, HW = *x.shape[:2], x.shape[2]*x.shape[3]
+    N, C, HW = x.shape[0], x.shape[1], x.shape[2]*x.shape[3]
     count, parts, step, span = segments(N, C, HW, G)
     dx, sums, products = np.empty_like(x), np.zeros((N, C)), np.zeros((N, C))
     args = dout.reshape(-1), x.reshape(-1), gamma, dx.reshape(-1), mean, var, sums.reshape(-1), products.reshape(-1), C, HW, parts, step, span, eps, train

@@ -114,18 +114,18 @@ def _settings(folder):
     try: return json.loads((folder / "settings.json").read_text())
     except (OSError, ValueError) as e: raise ValueError(f"{folder} is not the folder of a run: no readable settings.json in it ({e})") from None
 
-# %% ../nbs/16_cli.ipynb #5e210156
+# %% ../nbs/16_cli.ipynb #47071755
 def _start(args):
     "The folder, net and Solver of a new run, or of one that goes on."
     if args.resume: settings = _settings(args.resume)
     else: settings = {k: v for k, v in vars(args).items() if k not in ("command", "runs", "resume")}
     model, data = _build(settings)
+    checkpoints = sorted(args.resume.glob("checkpoint_epoch_*.npz"), key=_epoch) if args.resume else []
+    if checkpoints: solver = Solver.resume(checkpoints[-1], model, data)
+    else: solver = Solver(model, data, **_solver_arguments(settings))
     folder = args.resume or _new_folder(args.runs, args.data)
     (folder / "settings.json").write_text(json.dumps(settings, indent=2))
-    place = {"checkpoint_name": str(folder / "checkpoint"), "verbose": not sys.stderr.isatty()}
-    checkpoint = max(folder.glob("checkpoint_epoch_*.npz"), key=_epoch, default=None)
-    if checkpoint: solver = Solver.resume(checkpoint, model, data, **place)
-    else: solver = Solver(model, data, **_solver_arguments(settings), **place)
+    solver.checkpoint_name, solver.verbose = str(folder / "checkpoint"), not sys.stderr.isatty()
     return folder, solver, data
 
 # %% ../nbs/16_cli.ipynb #63bce864

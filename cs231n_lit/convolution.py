@@ -5,42 +5,46 @@
 # %% auto #0
 __all__ = ['conv_output_size', 'conv_forward_naive', 'conv_backward_naive']
 
-# %% ../nbs/06_convolution.ipynb #af7ebdb4
+# %% ../nbs/06_convolution.ipynb #51080790
 import numpy as np
 
-from .checks import as_float, as_floats, check_count, check_keys, check_shape, sizes, unpack_cache
+from .checks import (as_float, as_floats, check_count, check_keys, check_shape, sizes,
+                               unpack_cache)
 
-# %% ../nbs/06_convolution.ipynb #18e1c864
+# %% ../nbs/06_convolution.ipynb #27ac65ed
 def conv_output_size(size: int,        # pixels along one axis of the input: H or W
                      window: int,      # pixels of the filter or pooling window along that axis: HH or WW
                      stride: int = 1,  # pixels from one window to the next
                      pad: int = 0,     # pixels of padding at each end
-                     where: str = "conv_output_size", name: str = "window",  # function and argument, for the message
+                     where: str = "conv_output_size",  # calling function, for the message
+                     name: str = "window",  # argument, for the message
                     ) -> int:          # how many windows there are: H' or W'
     "How many windows find room along one axis. Raises ValueError where none does."
     H, HH = check_count(where, "size", size, 0), check_count(where, name, window)
     S, P = check_count(where, "stride", stride), check_count(where, "pad", pad, 0)
     if HH > H + 2 * P:
-        raise ValueError(f"{where}: {name} needs to be at most {H + 2 * P}, the input's {H} with padding {P} at both ends; got {HH}")
+        raise ValueError(f"{where}: {name} needs to be at most {H + 2 * P}, "
+                         f"the input's {H} with padding {P} at both ends; got {HH}")
     return 1 + (H + 2 * P - HH) // S
 
-# %% ../nbs/06_convolution.ipynb #241080a1
+# %% ../nbs/06_convolution.ipynb #300e89a7
 def check_conv(where, x, w, b, conv_param):
-    "The arguments of a convolution, checked: x, w, b as floats, stride, padding and the output's shape."
+    "Arguments of a convolution, checked: x, w, b as floats, stride, padding, the output's shape."
     x, w, b = as_floats(where, x=x, w=w, b=b)
     N, C, H, W, F, HH, WW = sizes(where, x=(x, "N C H W"), w=(w, "F C HH WW"), b=(b, "F"))
     check_keys(where, "conv_param", conv_param, "stride pad")
     S, P = conv_param["stride"], conv_param["pad"]
-    shape = (N, F, conv_output_size(H, HH, S, P, where, "the height of w"), conv_output_size(W, WW, S, P, where, "the width of w"))
-    return x, w, b, int(S), int(P), shape
+    H_out = conv_output_size(H, HH, S, P, where, "the height of w")
+    W_out = conv_output_size(W, WW, S, P, where, "the width of w")
+    return x, w, b, int(S), int(P), (N, F, H_out, W_out)
 
-# %% ../nbs/06_convolution.ipynb #421533df
+# %% ../nbs/06_convolution.ipynb #805ea878
 def conv_forward_naive(x: np.ndarray,     # images, (N, C, H, W)
                        w: np.ndarray,     # filters, (F, C, HH, WW)
                        b: np.ndarray,     # biases, (F,)
                        conv_param: dict,  # `stride` and `pad`, in pixels
-                      ) -> tuple[np.ndarray, tuple]:  # out (N, F, H', W') and the cache (x, w, b, conv_param)
-    "Convolution in loops: slide every filter over every image. Raises ValueError or TypeError where the arguments do not fit."
+                      ) -> tuple[np.ndarray, tuple]:  # out (N, F, H', W'), cache (x, w, b, conv_param)
+    "Convolution in loops: slide every filter over every image."
     x, w, b, S, P, shape = check_conv("conv_forward_naive", x, w, b, conv_param)
     HH, WW = w.shape[2:]
     x_pad = np.pad(x, [(0, 0), (0, 0), (P, P), (P, P)])
@@ -50,11 +54,11 @@ def conv_forward_naive(x: np.ndarray,     # images, (N, C, H, W)
         out[n, f, i, j] = np.sum(window * w[f]) + b[f]
     return out, (x, w, b, {"stride": S, "pad": P})
 
-# %% ../nbs/06_convolution.ipynb #d3d2c254
+# %% ../nbs/06_convolution.ipynb #019d7218
 def conv_backward_naive(dout: np.ndarray,  # upstream gradient, (N, F, H', W')
                         cache: tuple,      # what `conv_forward_naive` returned
-                       ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # dx, dw, db in the shapes of x, w, b
-    "The gradients of a convolution: each window gives to dw and receives in dx. Raises ValueError or TypeError where the arguments do not fit."
+                       ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # dx, dw, db
+    "The gradients of a convolution: each window gives to dw and receives in dx."
     where = "conv_backward_naive"
     x, w, b, S, P, shape = check_conv(where, *unpack_cache(where, cache, "x w b conv_param"))
     dout = as_float(where, "dout", dout, x.dtype)

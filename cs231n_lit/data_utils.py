@@ -6,7 +6,8 @@
 __all__ = ['CLASSES', 'load_pictures', 'picture_blocks', 'cut_patches', 'get_pictures_data', 'read_binary', 'read_pickle',
            'cache_folder', 'find_cifar10', 'load_CIFAR10', 'get_CIFAR10_data', 'download_cifar10', 'get_data']
 
-# %% ../nbs/02_data_utils.ipynb #f98855e4
+# %% ../nbs/02_data_utils.ipynb #4104bbed
+import gzip
 import io
 import os
 import pickle
@@ -22,135 +23,164 @@ import numpy as np
 
 from .checks import check_choice, check_count
 
-# %% ../nbs/02_data_utils.ipynb #a401ffee
+# %% ../nbs/02_data_utils.ipynb #6e40408a
 CLASSES = {
     "cifar10": ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    "pictures": ("astronaut", "brick", "camera", "cat", "coffee", "galaxies", "grass", "gravel", "retina", "rocket"),
+    "pictures": ("astronaut", "brick", "camera", "cat", "coffee",
+                 "galaxies", "grass", "gravel", "retina", "rocket"),
 }
 
-# %% ../nbs/02_data_utils.ipynb #5aab37e1
-def load_pictures() -> np.ndarray:  # ten photographs in the order of `CLASSES["pictures"]`, (10, 256, 320, 3), uint8
-    "Read the embedded photographs."
+# %% ../nbs/02_data_utils.ipynb #3a50975b
+def load_pictures() -> np.ndarray:  # (10, 256, 320, 3), uint8
+    "Read the ten embedded photographs, in the order of `CLASSES['pictures']`."
     import imageio.v3 as iio
     folder = resources.files("cs231n_lit") / "data" / "pictures"
     photos = [iio.imread((folder / f"{name}.png").read_bytes()) for name in CLASSES["pictures"]]
-    return np.stack([p if p.ndim == 3 else np.repeat(p[:, :, None], 3, axis=2) for p in photos])
+    return np.stack([p if p.ndim == 3 else np.stack([p] * 3, axis=2) for p in photos])
 
 # %% ../nbs/02_data_utils.ipynb #f6526ea7
 BLOCK, PATCH, STEP = 64, 32, 4  # pixels: side of a block, side of a patch, distance between patches
 
-# %% ../nbs/02_data_utils.ipynb #c9dd4ec0
+# %% ../nbs/02_data_utils.ipynb #ea04abf3
 def picture_blocks(part: str,  # "train", "val" or "test"
                   ) -> list:   # (top, left) of each of its blocks, pixels
     "The blocks of a photograph that belong to one part of the data."
     check_choice("picture_blocks", "part", part, ("train", "val", "test"))
     owner = {0: "val", 2: "test"}
-    return [(r * BLOCK, c * BLOCK) for r in range(4) for c in range(5) if owner.get((c + 2 * r) % 5, "train") == part]
+    return [(r * BLOCK, c * BLOCK) for r in range(4) for c in range(5)
+            if owner.get((c + 2 * r) % 5, "train") == part]
 
-# %% ../nbs/02_data_utils.ipynb #240b20b8
+# %% ../nbs/02_data_utils.ipynb #792f8204
 def cut_patches(photo: np.ndarray,  # one photograph, (256, 320, 3)
                 part: str,          # "train", "val" or "test"
                ) -> np.ndarray:     # all its patches, (N, 3, 32, 32), block by block
     "Cut all patches of one part from a photograph."
-    views = np.lib.stride_tricks.sliding_window_view(photo, (PATCH, PATCH), axis=(0, 1))  # (H', W', 3, 32, 32)
-    last = BLOCK - PATCH + 1
-    blocks = [views[top:top + last:STEP, left:left + last:STEP] for top, left in picture_blocks(part)]
+    windows = np.lib.stride_tricks.sliding_window_view(photo, (PATCH, PATCH), axis=(0, 1))
+    last = BLOCK - PATCH + 1  # windows[top, left] is the patch at (top, left), channels first
+    blocks = [windows[top:top + last:STEP, left:left + last:STEP] for top, left in picture_blocks(part)]
     return np.concatenate([b.reshape(-1, 3, PATCH, PATCH) for b in blocks])
 
-# %% ../nbs/02_data_utils.ipynb #e9a471be
-def _parts(where, train, val, test, counts, subtract_mean, dtype):
-    "Take the first images of each part, subtract the training mean, and name the six arrays."
-    dtype = np.dtype(dtype)
-    if dtype.kind != "f": raise TypeError(f"{where}: dtype needs a floating-point type; got {dtype}")
-    data, mean = {}, 0
-    for part, (X, y), name, count in zip(("train", "val", "test"), (train, val, test), ("num_training", "num_validation", "num_test"), counts):
-        if check_count(where, name, count, least=int(part == "train")) > len(X):
-            raise ValueError(f"{where}: {name} is {count}, but there are only {len(X)} {part} images")
-        if part == "train" and subtract_mean: mean = X[:count].mean(axis=0, dtype=np.float64)
-        data[f"X_{part}"] = images = np.empty((count, *X.shape[1:]), dtype)
-        for n in range(0, count, 1000): images[n:n + 1000] = X[n:min(n + 1000, count)] - mean
-        data[f"y_{part}"] = y[:count].copy()
+# %% ../nbs/02_data_utils.ipynb #ae39aa38
+def _first(where, name, count, X, y, least=0):
+    "The first `count` images and their labels; ValueError if there are fewer."
+    if check_count(where, name, count, least) > len(X):
+        raise ValueError(f"{where}: {name} is {count}, but there are only {len(X)} images for it")
+    return X[:count], y[:count].copy()
+
+def _minus(X, mean, dtype):
+    "X - mean in float64, a thousand images at a time, rounded to `dtype` once."
+    out = np.empty(X.shape, dtype)
+    for n in range(0, len(X), 1000): out[n:n + 1000] = X[n:n + 1000] - mean
+    return out
+
+def _prepare(where, train, val, test, subtract_mean, dtype):
+    "Subtract the training mean from the images of all parts and name the six arrays."
+    if np.dtype(dtype).kind != "f":
+        raise TypeError(f"{where}: dtype needs a floating-point type; got {np.dtype(dtype)}")
+    mean, data = train[0].mean(axis=0, dtype=np.float64) if subtract_mean else 0, {}
+    for part, (X, y) in ("train", train), ("val", val), ("test", test):
+        data[f"X_{part}"], data[f"y_{part}"] = _minus(X, mean, dtype), y
     return data
 
-# %% ../nbs/02_data_utils.ipynb #1987b03f
+# %% ../nbs/02_data_utils.ipynb #a42552ea
 def get_pictures_data(num_training: int = 9000,    # training patches, at most 9720
                       num_validation: int = 1000,  # validation patches, at most 3240
                       num_test: int = 1000,        # test patches, at most 3240
                       subtract_mean: bool = True,  # subtract the mean training image?
                       dtype=np.float64,            # type of the images
                      ) -> dict:  # X_train, y_train, X_val, y_val, X_test, y_test; images (N, 3, 32, 32), labels (N,)
-    "Patches of the embedded pictures, shuffled, always in the same order. Raises ValueError when more are asked for than there are."
-    photos, pools = load_pictures(), []
+    "Patches of the embedded pictures, always in the same shuffled order. ValueError when there are fewer than asked for."
+    photos, parts, where = load_pictures(), [], "get_pictures_data"
+    counts = {"num_training": num_training, "num_validation": num_validation, "num_test": num_test}
     rng = np.random.RandomState(0)  # a generator of its own: nobody's seed is touched
-    for part in ("train", "val", "test"):
+    for part, (name, count) in zip(("train", "val", "test"), counts.items()):
         X = np.concatenate([cut_patches(photo, part) for photo in photos])
         order = rng.permutation(len(X))
-        pools.append((X[order], order // (len(X) // len(photos))))
-    return _parts("get_pictures_data", *pools, (num_training, num_validation, num_test), subtract_mean, dtype)
+        y = order // (len(X) // len(photos))
+        parts.append(_first(where, name, count, X[order], y, least=int(part == "train")))
+    return _prepare(where, *parts, subtract_mean, dtype)
 
-# %% ../nbs/02_data_utils.ipynb #9bfb5f57
+# %% ../nbs/02_data_utils.ipynb #98138f87
+NAMES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 PIXELS, LIMIT = 3 * 32 * 32, 10_000  # bytes of an image; images in a file
 
 def _labelled(path, X, y):
     "Images (N, 3, 32, 32) as bytes, and labels; refuses labels beyond 9."
     y = np.asarray(y, dtype=np.int64)
     if y.size and not (0 <= y.min() and y.max() <= 9):
-        raise ValueError(f"{path}: labels need to be 0 to 9 but go from {y.min()} to {y.max()}: this is not CIFAR-10")
+        raise ValueError(f"{path}: labels need to be 0 to 9 but go from {y.min()} to {y.max()}: not CIFAR-10")
     return X.reshape(-1, 3, 32, 32), y
 
-# %% ../nbs/02_data_utils.ipynb #d6f56082
+# %% ../nbs/02_data_utils.ipynb #6d4e9c9a
 def read_binary(path,     # a file of the binary version
                ) -> tuple:  # images (N, 3, 32, 32) uint8, labels (N,) int64
     "Read one file of CIFAR-10's binary version. Raises ValueError unless it is a whole number of records."
     size, record = os.path.getsize(path), 1 + PIXELS
     if size % record or not 0 < size <= LIMIT * record:
-        raise ValueError(f"{path}: {size} bytes are not 1 to {LIMIT} records of {record} bytes: the file is cut off, too long, or not CIFAR-10's binary version")
+        raise ValueError(f"{path}: {size} bytes are not 1 to {LIMIT} records of {record} bytes: "
+                         "the file is cut off, too long, or not CIFAR-10's binary version")
     records = np.fromfile(path, np.uint8, count=size).reshape(-1, record)
     return _labelled(path, records[:, 1:], records[:, 0])
 
-# %% ../nbs/02_data_utils.ipynb #d698450b
-def _unpickle(raw):
-    "Read a pickle of lists, strings, numbers and byte arrays; nothing that it names is looked up or called."
-    class Type:   # stands in for numpy.dtype
-        def __init__(self, code, *_): self.code = code
-        def __setstate__(self, state): pass
-    class Array:  # stands in for numpy.ndarray and what makes one
-        def __init__(self, *_): pass
-        def __setstate__(self, state): _, self.shape, self.type, self.fortran, self.bytes = state
-        def pixels(self):
-            if self.type.code not in ("u1", b"u1", "|u1", b"|u1") or not isinstance(self.bytes, bytes): raise ValueError("an array that is not made of bytes")
-            return np.frombuffer(self.bytes, np.uint8).reshape(self.shape, order="F" if self.fortran else "C")
-    known = {("numpy", "dtype"): Type, ("numpy", "ndarray"): Array, ("numpy.core.multiarray", "_reconstruct"): Array,
-             ("numpy._core.multiarray", "_reconstruct"): Array, ("_codecs", "encode"): lambda text, code: text.encode("latin1")}
-    class Reader(pickle._Unpickler):  # the one in Python: it checks lengths against the bytes that are there
-        def find_class(self, module, name):
-            if (module, name) in known: return known[module, name]
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which image data have no use for")
-    batch = Reader(io.BytesIO(raw), encoding="bytes").load()
-    batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
-    return batch["data"].pixels(), batch["labels"]
+# %% ../nbs/02_data_utils.ipynb #4f3030d4
+class _Type:
+    "Stands in for numpy.dtype in a pickle."
+    def __init__(self, code, *_): self.code = code
+    def __setstate__(self, state): pass
 
-# %% ../nbs/02_data_utils.ipynb #8322e12f
+class _Array:
+    "Stands in for numpy.ndarray in a pickle, and for the function that makes one."
+    def __init__(self, *_): pass
+    def __setstate__(self, state): _, self.shape, self.type, self.fortran, self.bytes = state
+    def pixels(self):
+        if self.type.code not in ("u1", b"u1", "|u1", b"|u1") or not isinstance(self.bytes, bytes):
+            raise ValueError("its images are not made of bytes")
+        return np.frombuffer(self.bytes, np.uint8).reshape(self.shape, order="F" if self.fortran else "C")
+
+# %% ../nbs/02_data_utils.ipynb #6c7c4d7b
+class _Reader(pickle._Unpickler):  # the one in Python: it checks lengths against the bytes that are there
+    "Reads lists, strings, numbers and byte arrays; nothing that a pickle names is looked up or called."
+    def find_class(self, module, name):
+        kind = {("numpy", "dtype"): _Type, ("numpy", "ndarray"): _Array,
+                ("numpy.core.multiarray", "_reconstruct"): _Array,
+                ("numpy._core.multiarray", "_reconstruct"): _Array,
+                ("_codecs", "encode"): lambda text, code: text.encode("latin1")}.get((module, name))
+        if kind is None: raise pickle.UnpicklingError(f"it asks for {module}.{name}, which images have no use for")
+        # a fresh stand-in for each name: a pickle may scribble on what it gets
+        return type(kind.__name__, (kind,), {}) if isinstance(kind, type) else kind
+
+def _unpickle(raw):
+    "The images (N, 3072) and labels of a pickled batch."
+    batch = _Reader(io.BytesIO(raw), encoding="bytes").load()
+    batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
+    X, y = batch["data"].pixels(), batch["labels"]
+    if X.ndim != 2 or X.shape[1] != PIXELS or not 0 < len(X) <= LIMIT:
+        raise ValueError(f"its images have the shape {X.shape}")
+    if not isinstance(y, list) or len(y) != len(X) or not all(type(k) is int for k in y):
+        raise ValueError(f"it needs a list of {len(X)} whole numbers as labels")
+    return X, y
+
+# %% ../nbs/02_data_utils.ipynb #7891fb28
 def read_pickle(path,       # a file of the Python version
                ) -> tuple:  # images (N, 3, 32, 32) uint8, labels (N,) int64
-    "Read one file of CIFAR-10's Python version without running anything in it. Raises ValueError for anything else."
-    if (size := os.path.getsize(path)) > 4 * LIMIT * 1024: raise ValueError(f"{path}: {size} bytes are too many for a batch of CIFAR-10")
-    try:
-        X, y = _unpickle(Path(path).read_bytes())
-        if X.ndim != 2 or X.shape[1] != PIXELS or not 0 < len(X) <= LIMIT: raise ValueError(f"its images have the shape {X.shape}")
-        if not isinstance(y, list) or len(y) != len(X) or not all(type(k) is int for k in y): raise ValueError(f"it needs a list of {len(X)} whole numbers as labels")
+    "Read one file of CIFAR-10's Python version and run nothing in it. Raises ValueError for anything else."
+    if (size := os.path.getsize(path)) > 2 * LIMIT * PIXELS:
+        raise ValueError(f"{path}: {size} bytes are too many for a batch of CIFAR-10")
+    try: X, y = _unpickle(Path(path).read_bytes())
+    except OSError: raise
     except Exception as e:  # a broken pickle can raise almost anything
         raise ValueError(f"{path}: not a batch of CIFAR-10's Python version: {e or type(e).__name__}") from None
     return _labelled(path, X, y)
 
-# %% ../nbs/02_data_utils.ipynb #c3f4a6e2
+# %% ../nbs/02_data_utils.ipynb #b5d08515
 FOLDERS = {"binary": "cifar-10-batches-bin", "python": "cifar-10-batches-py"}
-ARCHIVES = {"binary": ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "md5:c32a1d4ab5d03f1284b67883e8d87530"),
-            "python": ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3d95e74349a")}
+SITE = "https://www.cs.toronto.edu/~kriz/"
+ARCHIVES = {"binary": (SITE + "cifar-10-binary.tar.gz", "md5:c32a1d4ab5d03f1284b67883e8d87530"),
+            "python": (SITE + "cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3d95e74349a")}
 BY_HAND = (f"fetch {ARCHIVES['binary'][0]} on any machine that has a network, unpack it, "
            "and set the environment variable CS231N_LIT_CIFAR10 to the folder")
 
-# %% ../nbs/02_data_utils.ipynb #8e4d4de8
+# %% ../nbs/02_data_utils.ipynb #279502b7
 def cache_folder() -> Path:
     "The folder of this user in which downloads are kept."
     import pooch
@@ -161,19 +191,22 @@ def find_cifar10(root=None,  # folder with the six files, or the one above it; N
     "Find CIFAR-10. Raises FileNotFoundError that says where it looked and how to get it."
     given = root if root is not None else os.environ.get("CS231N_LIT_CIFAR10") or None
     places = [Path(given)] if given is not None else [cache_folder(), Path("cs231n/datasets")]
-    for folder in (f for place in places for f in (place, *(place / name for name in FOLDERS.values()))):
-        if (folder / "data_batch_1.bin").is_file() or (folder / "data_batch_1").is_file(): return folder
-    raise FileNotFoundError(f"CIFAR-10 is not in {' or '.join(map(str, places))}. Run `cs231n-lit download` (170 MB), or {BY_HAND}.")
+    for place in places:
+        for folder in (place, *(place / name for name in FOLDERS.values())):
+            if any((folder / f"data_batch_1{ending}").is_file() for ending in (".bin", "")): return folder
+    raise FileNotFoundError(f"CIFAR-10 is not in {' or '.join(map(str, places))}. "
+                            f"Run `cs231n-lit download` (170 MB), or {BY_HAND}.")
 
-# %% ../nbs/02_data_utils.ipynb #1c57e593
+# %% ../nbs/02_data_utils.ipynb #47be26eb
 def _read_cifar10(root):
     "All training and test images of CIFAR-10 as bytes, (N, 3, 32, 32), with their labels."
     folder = find_cifar10(root)
-    read, ending = (read_binary, ".bin") if (folder / "data_batch_1.bin").is_file() else (read_pickle, "")
-    paths = [folder / f"{name}{ending}" for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")]
+    binary = (folder / "data_batch_1.bin").is_file()
+    paths = [folder / f"{name}{'.bin' if binary else ''}" for name in NAMES]
     if missing := [p.name for p in paths if not p.is_file()]:
-        raise FileNotFoundError(f"CIFAR-10 in {folder} is not complete: {', '.join(missing)} missing. Delete the folder and run `cs231n-lit download`, or {BY_HAND}.")
-    *training, test = [read(p) for p in paths]
+        raise FileNotFoundError(f"CIFAR-10 in {folder} is not complete: {', '.join(missing)} missing. "
+                                f"Delete the folder and run `cs231n-lit download`, or {BY_HAND}.")
+    *training, test = [(read_binary if binary else read_pickle)(p) for p in paths]
     return tuple(np.concatenate(a) for a in zip(*training)), test
 
 # %% ../nbs/02_data_utils.ipynb #e3fa651d
@@ -184,60 +217,69 @@ def load_CIFAR10(ROOT=None,  # folder with the six files, in either version; Non
     last = lambda X: np.ascontiguousarray(X.transpose(0, 2, 3, 1), dtype=np.float64)
     return last(Xtr), Ytr, last(Xte), Yte
 
-# %% ../nbs/02_data_utils.ipynb #4d362112
+# %% ../nbs/02_data_utils.ipynb #9dce277b
 def get_CIFAR10_data(num_training: int = 49000,   # training images: the first ones of the training files
                      num_validation: int = 1000,  # validation images: the next ones of the training files
                      num_test: int = 1000,        # test images: the first ones of the test file
                      subtract_mean: bool = True,  # subtract the mean training image?
                      root=None,                   # folder with CIFAR-10; None looks in the usual places
-                     dtype=np.float64,            # type of the images; float32 nets get the same numbers from float32, in half the memory
+                     dtype=np.float64,            # type of the images
                     ) -> dict:  # X_train, y_train, X_val, y_val, X_test, y_test; images (N, 3, 32, 32), labels (N,)
-    "CIFAR-10, divided as in the course. Raises FileNotFoundError where it is not, ValueError when more images are asked for than there are."
+    "CIFAR-10, divided as in the course. Raises FileNotFoundError where there is none, ValueError when there are fewer images than asked for."
     (X, y), test = _read_cifar10(root)
-    num_training = check_count("get_CIFAR10_data", "num_training", num_training)
-    train, val = (X[:num_training], y[:num_training]), (X[num_training:], y[num_training:])
-    return _parts("get_CIFAR10_data", train, val, test, (num_training, num_validation, num_test), subtract_mean, dtype)
+    where = "get_CIFAR10_data"
+    train = _first(where, "num_training", num_training, X, y, least=1)
+    val = _first(where, "num_validation", num_validation, X[num_training:], y[num_training:])
+    return _prepare(where, train, val, _first(where, "num_test", num_test, *test), subtract_mean, dtype)
 
-# %% ../nbs/02_data_utils.ipynb #1c364977
+# %% ../nbs/02_data_utils.ipynb #c7138641
 def _unpack(archive, out, version):
-    "Take the known files of CIFAR-10 out of an archive into `out`; ValueError for anything that does not belong there."
-    ending = ".bin" if version == "binary" else ""
-    wanted = {f"{name}{ending}" for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")}
+    "Take the known files of CIFAR-10 out of an archive into `out`; ValueError for anything that does not belong."
+    wanted = {f"{name}{'.bin' if version == 'binary' else ''}" for name in NAMES}
     allowed = wanted | {"batches.meta", "batches.meta.txt", "readme.html"}
+    def belongs(member):
+        folder, *names = PurePosixPath(member.name).parts or ("",)
+        if folder != FOLDERS[version]: return False
+        return member.isdir() if not names else (member.isreg() and len(names) == 1 and names[0] in allowed
+                                                 and member.size <= 2 * LIMIT * PIXELS)
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
-                parts = PurePosixPath(member.name).parts
-                if member.isdir() and parts == (FOLDERS[version],): continue
-                if not (member.isreg() and len(parts) == 2 and parts[0] == FOLDERS[version] and parts[1] in allowed and member.size <= 4 * LIMIT * 1024):
-                    raise ValueError(f"it has {member.name!r} ({member.size} bytes), which does not belong to CIFAR-10")
-                with tar.extractfile(member) as source, open(out / parts[1], "xb") as target: shutil.copyfileobj(source, target)
-    except (ValueError, tarfile.TarError, EOFError, zlib.error, FileExistsError, AttributeError) as e:
+                if not belongs(member): raise ValueError(f"it has {member.name!r}, {member.size} bytes")
+                if member.isdir(): continue
+                with tar.extractfile(member) as source, open(out / PurePosixPath(member.name).name, "xb") as target:
+                    shutil.copyfileobj(source, target)
+        if missing := sorted(wanted - {f.name for f in out.iterdir()}): raise ValueError(f"{', '.join(missing)} missing")
+    except (ValueError, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, FileExistsError) as e:
         raise ValueError(f"{archive} is not the archive of CIFAR-10: {e}") from None
-    if missing := sorted(wanted - {f.name for f in out.iterdir()}): raise ValueError(f"{archive} is not the archive of CIFAR-10: {', '.join(missing)} missing")
 
-# %% ../nbs/02_data_utils.ipynb #2c5e85db
+# %% ../nbs/02_data_utils.ipynb #8e2d6287
+def _fetch(version, folder, progress):
+    "Download, check and unpack one version in a private folder, then move it to its place in one step."
+    import pooch
+    (url, md5), target = ARCHIVES[version], folder / FOLDERS[version]
+    downloader = pooch.HTTPDownloader(progressbar=progress, timeout=10)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as private:
+        archive = pooch.retrieve(url, md5, "archive.tar.gz", private, downloader=downloader)
+        (out := Path(private) / FOLDERS[version]).mkdir()
+        _unpack(archive, out, version)
+        try: os.replace(out, target)
+        except OSError:
+            if not target.is_dir(): raise  # else another process was faster
+
+# %% ../nbs/02_data_utils.ipynb #75846d66
 def download_cifar10(version: str = "binary",  # "binary" or "python"
                      folder=None,              # where to keep it; None is the cache, in which `find_cifar10` looks
                      progress: bool | None = None,  # show a progress bar? None: where the output is a terminal
                     ) -> Path:                 # the folder with the six files
-    "Download CIFAR-10, 170 MB, unless it is there already. Raises ConnectionError, ValueError (wrong checksum) or OSError (cannot write)."
-    import pooch
+    "Download CIFAR-10, 170 MB, unless it is there. Raises ConnectionError, ValueError (wrong checksum) or OSError (cannot write)."
     import requests
     check_choice("download_cifar10", "version", version, tuple(ARCHIVES))
     folder = cache_folder() if folder is None else Path(folder)
-    target, (url, md5) = folder / FOLDERS[version], ARCHIVES[version]
+    url, target = ARCHIVES[version][0], folder / FOLDERS[version]
     if target.is_dir(): return target
-    show = sys.stderr.isatty() if progress is None else progress
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as private:
-            archive = pooch.retrieve(url, md5, "archive.tar.gz", private, downloader=pooch.HTTPDownloader(progressbar=show, timeout=10))
-            (out := Path(private) / FOLDERS[version]).mkdir()
-            _unpack(archive, out, version)
-            try: os.replace(out, target)
-            except OSError:
-                if not target.is_dir(): raise
+    try: _fetch(version, folder, sys.stderr.isatty() if progress is None else progress)
     except requests.RequestException as e:
         raise ConnectionError(f"download_cifar10: could not fetch {url}: {e}. Without a network, {BY_HAND}.") from None
     except ValueError as e:

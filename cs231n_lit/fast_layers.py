@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['status', 'conv_forward_fast', 'conv_backward_fast', 'max_pool_forward_fast', 'max_pool_backward_fast',
+           'spatial_batchnorm_forward_fast', 'spatial_groupnorm_forward_fast', 'spatial_batchnorm_backward_fast',
+           'spatial_groupnorm_backward_fast', 'relu_forward_fast', 'relu_backward_fast', 'step_in_place',
            'get_num_threads', 'set_num_threads']
 
-# %% ../nbs/09_fast_layers.ipynb #09c6babb
+# %% ../nbs/09_fast_layers.ipynb #bef5b416
 import hashlib
 import importlib
 import os
@@ -16,9 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from ._threads import get_num_threads, parallel, set_num_threads
-from .checks import as_float, check_shape, unpack_cache
+from .checks import as_float, as_floats, check_count, check_shape, sizes, unpack_cache
 from .convolution import check_conv
+from .normalization import read_bn_param, read_eps
 from .pooling import check_pool
+from .spatial_norm import (check_channels, spatial_batchnorm_backward, spatial_batchnorm_forward,
+                                     spatial_groupnorm_backward, spatial_groupnorm_forward)
 
 # %% ../nbs/09_fast_layers.ipynb #b7cf9945
 _all_ = ["get_num_threads", "set_num_threads"]
@@ -57,11 +62,11 @@ def _load(endings):
 _compiled = _load(_choices(os.environ.get("CS231N_LIT_ISA", "")))
 _conv, _layer = (_compiled.get(name) for name in _KERNELS)
 
-# %% ../nbs/09_fast_layers.ipynb #6b7edf66
+# %% ../nbs/09_fast_layers.ipynb #3536134e
 def _stale():
     "Names of compiled modules whose source has changed since."
     def changed(name, module):
-        source = Path(__file__).with_name(f"{name}.py")
+        source = Path(module.__file__).with_name(f"{name}.py")
         return source.exists() and hashlib.sha256(source.read_text(encoding="utf8").encode()).hexdigest()[:16] != module.SOURCE_HASH
     return [name for name, module in _compiled.items() if changed(name, module)]
 
@@ -83,7 +88,16 @@ def _say_once():
     elif stale := _stale():
         warnings.warn(f"cs231n_lit: {' and '.join(stale)} changed after being compiled: the old version runs. {_BUILD}", RuntimeWarning, stacklevel=3)
 
-# %% ../nbs/09_fast_layers.ipynb #4ddb11ae
+# %% ../nbs/09_fast_layers.ipynb #9b1d0f5d
+def _together(*arrays):
+    "The arrays in their common type, each without gaps and writeable, as some kernels cannot take what is read-only."
+    return [np.require(a, np.result_type(*arrays), ["C", "W"]) for a in arrays]
+
+def _fits(*arrays):
+    "Can the compiled kernels work on these?"
+    return bool(_compiled) and arrays[0].dtype in (np.float32, np.float64) and all(a.size for a in arrays)
+
+# %% ../nbs/09_fast_layers.ipynb #58924a40
 def _windows(x, HH, WW, S, P):
     "A view of all windows of the padded images, shape (N, C, H', W', HH, WW)."
     x_pad = np.pad(x, [(0, 0), (0, 0), (P, P), (P, P)])
@@ -93,15 +107,17 @@ def _conv_forward_numpy(x, w, b, S, P):
     out = np.tensordot(_windows(x, *w.shape[2:], S, P), w, ([1, 4, 5], [1, 2, 3]))
     return np.ascontiguousarray((out + b).transpose(0, 3, 1, 2))
 
-def _conv_backward_numpy(dout, x, w, S, P):
+# %% ../nbs/09_fast_layers.ipynb #79c2a467
+def _conv_backward_numpy(dout, x, w, S, P, need_dx):
     (N, C, H, W), (Ho, Wo) = x.shape, dout.shape[2:]
-    dw = np.tensordot(dout, _windows(x, *w.shape[2:], S, P), ([0, 2, 3], [0, 2, 3]))
+    dw, db = np.tensordot(dout, _windows(x, *w.shape[2:], S, P), ([0, 2, 3], [0, 2, 3])), dout.sum((0, 2, 3))
+    if not need_dx: return None, dw, db
     dx = np.zeros((N, C, H + 2*P, W + 2*P), x.dtype)
     for p, q in np.ndindex(w.shape[2:]):
         dx[:, :, p : p + S*Ho : S, q : q + S*Wo : S] += np.tensordot(dout, w[:, :, p, q], (1, 0)).transpose(0, 3, 1, 2)
-    return dx[:, :, P : P + H, P : P + W], dw, dout.sum((0, 2, 3))
+    return dx[:, :, P : P + H, P : P + W], dw, db
 
-# %% ../nbs/09_fast_layers.ipynb #be8eb72a
+# %% ../nbs/09_fast_layers.ipynb #a938c4f3
 def conv_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
                       w: np.ndarray,     # filters, shape (F, C, HH, WW)
                       b: np.ndarray,     # biases, shape (F,)
@@ -110,21 +126,26 @@ def conv_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
     "Convolution, compiled: the answers of `conv_forward_naive`."
     x, w, b, S, P, shape = check_conv("conv_forward_fast", x, w, b, conv_param)
     _say_once()
-    return _conv_forward_numpy(x, w, b, S, P), (x, w, b, {"stride": S, "pad": P})
+    xwb = _together(x, w, b)
+    out = _conv.conv_forward(*xwb, S, P, parallel, get_num_threads()) if _fits(*xwb) else _conv_forward_numpy(*xwb, S, P)
+    return out, (x, w, b, {"stride": S, "pad": P})
 
-# %% ../nbs/09_fast_layers.ipynb #7fe95dac
+# %% ../nbs/09_fast_layers.ipynb #852c4717
 def conv_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, F, H', W')
                        cache: tuple,      # (x, w, b, conv_param) from `conv_forward_fast`
-                      ) -> tuple:         # dx, dw, db in the shapes of x, w, b
+                       need_dx: bool = True,  # False leaves dx out
+                      ) -> tuple:         # dx (or None), dw, db in the shapes of x, w, b
     "The gradients of a convolution, compiled: the answers of `conv_backward_naive`."
     where = "conv_backward_fast"
     x, w, b, S, P, shape = check_conv(where, *unpack_cache(where, cache, "x w b conv_param"))
     dout = as_float(where, "dout", dout, x.dtype)
     check_shape(where, "dout", dout, shape)
     _say_once()
-    return _conv_backward_numpy(dout, x, w, S, P)
+    dout, x, w, _ = _together(dout, x, w, b)
+    if not _fits(dout, x, w): return _conv_backward_numpy(dout, x, w, S, P, need_dx)
+    return _conv.conv_backward(dout, x, w, S, P, need_dx, parallel, get_num_threads())
 
-# %% ../nbs/09_fast_layers.ipynb #c43ef45b
+# %% ../nbs/09_fast_layers.ipynb #a7cb482d
 def _pool_views(x, HH, WW, S, shape):
     "For each place in the window, in row-major order, what all windows hold there: views of shape (N, C, H', W')."
     Ho, Wo = shape[2:]
@@ -137,23 +158,31 @@ def _pool_forward_numpy(x, HH, WW, S, shape):
     return out
 
 def _pool_backward_numpy(dout, x, HH, WW, S, shape):
-    out, dx, free = _pool_forward_numpy(x, HH, WW, S, shape), np.zeros(x.shape, np.result_type(dout, x)), np.ones(shape, bool)
+    out, dx, free = _pool_forward_numpy(x, HH, WW, S, shape), np.zeros_like(x), np.ones(shape, bool)
     for view, dview in zip(_pool_views(x, HH, WW, S, shape), _pool_views(dx, HH, WW, S, shape)):
         hit = free & ((view == out) | (view != view))
         dview += np.where(hit, dout, 0)
         free &= ~hit
     return dx
 
-# %% ../nbs/09_fast_layers.ipynb #239f5e57
+# %% ../nbs/09_fast_layers.ipynb #30143914
+class _PoolCache(tuple):
+    "The pair (x, pool_param), with `place`: the offset of each maximum from its window's first pixel."
+    place = None
+
+# %% ../nbs/09_fast_layers.ipynb #f91b817a
 def max_pool_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
                           pool_param: dict,  # 'pool_height', 'pool_width' and 'stride', in pixels
                          ) -> tuple:         # out, shape (N, C, H', W'), and the cache (x, pool_param)
     "Max pooling, compiled: the answers of `max_pool_forward_naive`."
     x, HH, WW, S, shape = check_pool("max_pool_forward_fast", x, pool_param)
     _say_once()
-    return _pool_forward_numpy(x, HH, WW, S, shape), (x, {"pool_height": HH, "pool_width": WW, "stride": S})
+    cache = _PoolCache((x, {"pool_height": HH, "pool_width": WW, "stride": S}))
+    if not _fits(x): return _pool_forward_numpy(x, HH, WW, S, shape), cache
+    out, cache.place = _layer.pool_forward(np.ascontiguousarray(x), HH, WW, S, shape, parallel, get_num_threads())
+    return out, cache
 
-# %% ../nbs/09_fast_layers.ipynb #79de3194
+# %% ../nbs/09_fast_layers.ipynb #9890f587
 def max_pool_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, H', W')
                            cache: tuple,      # (x, pool_param) from `max_pool_forward_fast`
                           ) -> np.ndarray:    # dx, shape (N, C, H, W)
@@ -163,4 +192,112 @@ def max_pool_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, 
     dout = as_float(where, "dout", dout, x.dtype)
     check_shape(where, "dout", dout, shape)
     _say_once()
-    return _pool_backward_numpy(dout, x, HH, WW, S, shape)
+    place, (dout, x) = getattr(cache, "place", None), _together(dout, x)
+    if not _fits(x, dout): return _pool_backward_numpy(dout, x, HH, WW, S, shape)
+    if place is None: _, place = _layer.pool_forward(x, HH, WW, S, shape, parallel, get_num_threads())
+    return _layer.pool_backward(dout, place, x.shape, S, parallel)
+
+# %% ../nbs/09_fast_layers.ipynb #468a3d57
+def spatial_batchnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H, W)
+                                   gamma: np.ndarray,  # scale, shape (C,)
+                                   beta: np.ndarray,   # shift, shape (C,)
+                                   bn_param: dict,     # as for `batchnorm_forward`
+                                  ) -> tuple:          # output, shape (N, C, H, W); cache for the backward pass
+    "Spatial batch norm, compiled: the answers of `spatial_batchnorm_forward`."
+    where = "spatial_batchnorm_forward_fast"
+    x, gamma, beta = as_floats(where, x=x, gamma=gamma, beta=beta)
+    sizes(where, x=(x, "N C H W"), gamma=(gamma, "C"), beta=(beta, "C"))
+    _say_once()
+    if not _fits(x) or not x.dtype == gamma.dtype == beta.dtype: return spatial_batchnorm_forward(x, gamma, beta, bn_param)
+    mode, eps, momentum, *running = read_bn_param(where, bn_param, x)
+    given = [None, None] if mode == "train" else [a.astype(float) for a in running]
+    x, gamma, beta = _together(x, gamma, beta)
+    out, *moments = _layer.norm_forward(x, gamma, beta, None, eps, *given, parallel)
+    if mode == "train":
+        for name, old, new in zip(("running_mean", "running_var"), running, moments):
+            bn_param[name] = (momentum * old + (1 - momentum) * new).astype(x.dtype)
+    return out, ("norm_fast", x, gamma, None, eps, *moments, mode)
+
+# %% ../nbs/09_fast_layers.ipynb #38879024
+def spatial_groupnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H, W)
+                                   gamma: np.ndarray,  # scale, shape (C,) or (1, C, 1, 1)
+                                   beta: np.ndarray,   # shift, shape (C,) or (1, C, 1, 1)
+                                   G: int,             # number of groups; divides C
+                                   gn_param: dict,     # `eps` (1e-5); a `mode` is allowed and changes nothing
+                                  ) -> tuple:          # output, shape (N, C, H, W); cache for the backward pass
+    "Spatial group norm, compiled: the answers of `spatial_groupnorm_forward`."
+    where = "spatial_groupnorm_forward_fast"
+    x, gamma, beta = as_floats(where, x=x, gamma=gamma, beta=beta)
+    N, C, H, W = sizes(where, x=(x, "N C H W"))
+    for name, a in dict(gamma=gamma, beta=beta).items(): check_channels(where, name, a, C)
+    if C % check_count(where, "G", G): raise ValueError(f"{where}: G = {G} groups need to divide the C = {C} channels: x is {x.shape}")
+    eps = read_eps(where, "gn_param", gn_param)
+    _say_once()
+    if not _fits(x) or not x.dtype == gamma.dtype == beta.dtype: return spatial_groupnorm_forward(x, gamma, beta, G, gn_param)
+    x, flat_gamma, flat_beta = _together(x, gamma.ravel(), beta.ravel())
+    out, *moments = _layer.norm_forward(x, flat_gamma, flat_beta, int(G), eps, None, None, parallel)
+    return out, ("norm_fast", x, gamma, int(G), eps, *moments, beta.shape)
+
+# %% ../nbs/09_fast_layers.ipynb #d621a3d7
+def _norm_backward(where, dout, cache, batch):
+    "The gradients of both norms; None where `cache` comes from a readable layer."
+    if not (isinstance(cache, tuple) and cache and cache[0] == "norm_fast"): return None
+    _, x, gamma, G, eps, mean, var, last = unpack_cache(where, cache, "layer x gamma G eps mean var last")
+    if batch != (G is None): raise ValueError(f"{where}: cache comes from {'group' if batch else 'batch'} norm")
+    dout = as_float(where, "dout", dout, x.dtype)
+    check_shape(where, "dout", dout, x.shape)
+    dout, flat_gamma = np.ascontiguousarray(dout, x.dtype), np.ascontiguousarray(gamma.ravel())
+    dx, dgamma, dbeta = _layer.norm_backward(dout, x, flat_gamma, G, eps, mean, var, not batch or last == "train", parallel)
+    return dx, dgamma.reshape(gamma.shape), dbeta if batch else dbeta.reshape(last)
+
+# %% ../nbs/09_fast_layers.ipynb #9cef8078
+def spatial_batchnorm_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, H, W)
+                                    cache: tuple,      # from `spatial_batchnorm_forward_fast`
+                                   ) -> tuple:         # dx, shape (N, C, H, W); dgamma, dbeta, shape (C,)
+    "Gradients of spatial batch norm, compiled."
+    return _norm_backward("spatial_batchnorm_backward_fast", dout, cache, True) or spatial_batchnorm_backward(dout, cache)
+
+# %% ../nbs/09_fast_layers.ipynb #5ce4f4b2
+def spatial_groupnorm_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, H, W)
+                                    cache: tuple,      # from `spatial_groupnorm_forward_fast`
+                                   ) -> tuple:         # dx, shape (N, C, H, W); dgamma, dbeta in the shapes of gamma and beta
+    "Gradients of spatial group norm, compiled."
+    return _norm_backward("spatial_groupnorm_backward_fast", dout, cache, False) or spatial_groupnorm_backward(dout, cache)
+
+# %% ../nbs/09_fast_layers.ipynb #876abb54
+_GRAIN = 1 << 15  # numbers worth another thread
+
+def relu_forward_fast(x: np.ndarray,  # numbers, any shape
+                     ) -> tuple:      # out in x's shape, and the cache x
+    "ReLU on several threads: the answers of `relu_forward`."
+    x = as_float("relu_forward_fast", "x", x)
+    out = np.empty(x.shape, x.dtype)
+    flat, flat_out = x.reshape(-1), out.reshape(-1)
+    parallel(lambda n0, n1, slot: np.maximum(flat[n0:n1], 0, out=flat_out[n0:n1]), x.size, _GRAIN)
+    return out, x
+
+# %% ../nbs/09_fast_layers.ipynb #990dc8da
+def relu_backward_fast(dout: np.ndarray,   # upstream gradient, in x's shape
+                       cache: np.ndarray,  # the x that `relu_forward_fast` returned
+                      ) -> np.ndarray:     # dx, in x's shape
+    "The gradient of ReLU, compiled: the answers of `relu_backward`."
+    x, dout = as_floats("relu_backward_fast", cache=cache, dout=dout)
+    check_shape("relu_backward_fast", "dout", dout, x.shape)
+    if not _fits(x): return np.where(x <= 0, 0, dout)
+    dtype = np.result_type(dout, x)
+    dx = np.empty(x.shape, dtype)
+    args = (*_together(dout.reshape(-1), x.reshape(-1)), dx.reshape(-1))
+    parallel(lambda n0, n1, slot: _layer.relu_gradient(*args, n0, n1), x.size, _GRAIN)
+    return dx
+
+# %% ../nbs/09_fast_layers.ipynb #5113ac10
+def step_in_place(rule: str,       # 'sgd', 'momentum', 'rmsprop' or 'adam'
+                  arrays: tuple,   # parameters, gradient, and what the rule keeps: velocity; cache; m and v
+                  numbers: tuple,  # learning rate and the rule's other numbers, as its kernel takes them
+                 ) -> bool:        # was it done?
+    "Update parameters and the rule's state in place with a compiled kernel, if there is one for them."
+    w, dw, *states = arrays
+    ready = all(a.dtype == w.dtype and a.flags.c_contiguous for a in arrays) and all(a.flags.writeable for a in (w, *states))
+    if not (ready and _fits(w)): return False
+    _layer.in_parts(getattr(_layer, f"{rule}_step"), arrays, numbers, parallel)
+    return True

@@ -14,35 +14,39 @@ import numpy as np
 
 from .checks import as_float, check_count, check_number, check_shape
 
-# %% ../nbs/01_gradient_check.ipynb #f45f90bc
+# %% ../nbs/01_gradient_check.ipynb #f237fd9b
 def _moved(f, x, i, by):
     "`f(x)` with entry `i` of `x` moved, and the step it really took; `x` is as before, whatever happens."
     old = x[i]
     try:
         x[i] = old + by
-        if x[i] == old:
-            raise ValueError(f"gradient check: a step of {by:g} is lost in rounding at x{list(i)} = {old:g} ({x.dtype}): take a larger h")
-        return np.array(as_float("gradient check", "f(x)", f(x))), x[i] - old
+        moved = x[i]
+        if moved == old:
+            raise ValueError(f"gradient check: a step of {by:g} is lost in rounding at x{list(i)} = {old:g} "
+                             f"({x.dtype}): take a larger h")
+        return np.array(as_float("gradient check", "f(x)", f(x))), moved - old
     finally:
         x[i] = old
 
-# %% ../nbs/01_gradient_check.ipynb #fcf7299b
-def _check_movable(where, x, h):
-    "Raise unless the entries of `x` can be moved by `h`, in place."
-    kind = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
-        raise TypeError(f"{where}: x needs to be a floating-point NumPy array, as its own entries are moved by {h}; got {kind}")
-    if not x.flags.writeable: raise ValueError(f"{where}: x is read-only, but its own entries have to be moved and put back")
-    check_number(where, "h", h, 0, open_low=True)
-
-# %% ../nbs/01_gradient_check.ipynb #a21a7877
+# %% ../nbs/01_gradient_check.ipynb #ce0a61af
 def _central(where, f, x, i, df, h):
     "The central difference quotient at entry `i` of `x`, weighted by `df`."
     (above, up), (below, down) = _moved(f, x, i, h), _moved(f, x, i, -h)
     check_shape(where, "df", df, above.shape, "f(x)'s")
     return np.sum((above - below) * df) / (up - down)
 
-# %% ../nbs/01_gradient_check.ipynb #8fc6f620
+# %% ../nbs/01_gradient_check.ipynb #898eef8d
+def _check_movable(where, x, h):
+    "Raise unless the entries of `x` can be moved by `h`, in place."
+    array = isinstance(x, np.ndarray)
+    if not array or x.dtype.kind != "f":
+        raise TypeError(f"{where}: x needs to be a floating-point NumPy array, as its own entries are moved by {h}; "
+                        f"got {f'an array of {x.dtype}' if array else type(x).__name__}")
+    if not x.flags.writeable:
+        raise ValueError(f"{where}: x is read-only, but its own entries have to be moved and put back")
+    check_number(where, "h", h, 0, open_low=True)
+
+# %% ../nbs/01_gradient_check.ipynb #f7495edd
 def _one_number(where, f):
     "`f`, with an error unless it returns one number."
     def number(x):
@@ -51,9 +55,9 @@ def _one_number(where, f):
         return out.reshape(())
     return number
 
-# %% ../nbs/01_gradient_check.ipynb #add02dc4
+# %% ../nbs/01_gradient_check.ipynb #4f81f523
 def eval_numerical_gradient(f,                # function of `x` that returns a number
-                            x: np.ndarray,    # where to differentiate; moved in place, entry by entry, and restored exactly
+                            x: np.ndarray,    # where; moved in place, entry by entry, and restored exactly
                             verbose: bool = True,  # print each entry?
                             h: float = 1e-5,  # step
                            ) -> np.ndarray:   # gradient, of the shape of `x`
@@ -66,20 +70,20 @@ def eval_numerical_gradient(f,                # function of `x` that returns a n
         if verbose: print(i, grad[i])
     return grad
 
-# %% ../nbs/01_gradient_check.ipynb #70f9fa6f
+# %% ../nbs/01_gradient_check.ipynb #29a0b2a0
 def eval_numerical_gradient_array(f,              # function of `x` that returns an array
-                                  x: np.ndarray,  # where to differentiate; moved in place, entry by entry, and restored exactly
+                                  x: np.ndarray,  # where; moved in place, entry by entry, and restored exactly
                                   df,             # upstream gradient, of the shape of `f(x)`
                                   h: float = 1e-5,  # step
                                  ) -> np.ndarray: # gradient of sum(f(x) * df), of the shape of `x`
-    "The numeric gradient of an array-valued function, weighted by an upstream gradient: central differences."
+    "The numeric gradient of a function that returns an array, weighted by an upstream gradient."
     where = "eval_numerical_gradient_array"
     _check_movable(where, x, h)
     df, grad = as_float(where, "df", df), np.zeros_like(x)
     for i in np.ndindex(x.shape): grad[i] = _central(where, f, x, i, df, h)
     return grad
 
-# %% ../nbs/01_gradient_check.ipynb #51d0b0a0
+# %% ../nbs/01_gradient_check.ipynb #867ba4d4
 def rel_error(a,  # an array or a number
               b,  # what to compare it with: the same shape, or a number
              ) -> float:  # largest |a - b| / max(1e-8, |a| + |b|); 0 for empty arrays
@@ -88,7 +92,7 @@ def rel_error(a,  # an array or a number
     if a.ndim and b.ndim: check_shape("rel_error", "b", b, a.shape, "a's")
     return float(np.max(np.abs(a - b) / np.maximum(1e-8, np.abs(a) + np.abs(b)), initial=0))
 
-# %% ../nbs/01_gradient_check.ipynb #ff809219
+# %% ../nbs/01_gradient_check.ipynb #2c06e2f3
 def max_error(a,  # an array or a number
               b,  # what it should be, of the same shape
               scale=None,  # what to measure the error by; by default the largest |b|
@@ -96,18 +100,18 @@ def max_error(a,  # an array or a number
     "The largest difference between two arrays, as a part of the largest value."
     a, b = as_float("max_error", "a", a), as_float("max_error", "b", b)
     check_shape("max_error", "b", b, a.shape, "a's")
-    error = np.max(np.abs(a - b), initial=0)
-    scale = np.max(np.abs(b if scale is None else scale), initial=0)
-    return float(error / scale if scale else error and np.inf)
+    error = float(np.max(np.abs(a - b), initial=0))
+    scale = float(np.max(np.abs(b if scale is None else scale), initial=0))
+    return error / scale if scale else error and np.inf
 
-# %% ../nbs/01_gradient_check.ipynb #6b9d4146
+# %% ../nbs/01_gradient_check.ipynb #946d8d3e
 def grad_check_sparse(f,                # function of `x` that returns a number
-                      x: np.ndarray,    # where to differentiate; moved in place and restored exactly
+                      x: np.ndarray,    # where; moved in place and restored exactly
                       analytic_grad: np.ndarray,  # the gradient to check, of the shape of `x`
                       num_checks: int = 10,  # how many random entries to look at
                       h: float = 1e-5,  # step
                      ) -> None:
-    "Compare a gradient with the numeric one at a few entries, drawn by Python's `random`, and print both."
+    "Compare a gradient with the numeric one at a few random entries, and print both."
     where = "grad_check_sparse"
     _check_movable(where, x, h)
     f, analytic_grad = _one_number(where, f), as_float(where, "analytic_grad", analytic_grad)
@@ -118,23 +122,24 @@ def grad_check_sparse(f,                # function of `x` that returns a number
         numeric, analytic = _central(where, f, x, i, np.ones(()), h), analytic_grad[i]
         print(f"numerical: {numeric:f} analytic: {analytic:f}, relative error: {rel_error(numeric, analytic):e}")
 
-# %% ../nbs/01_gradient_check.ipynb #b31eefc2
+# %% ../nbs/01_gradient_check.ipynb #ab52f0ae
 def _slopes(f, x, i, df, h):
     "The slope to the left and the slope to the right of entry `i`."
     here = np.array(as_float("gradient check", "f(x)", f(x)))
-    return np.array([np.sum((moved - here) * df) / step for moved, step in (_moved(f, x, i, -h), _moved(f, x, i, h))])
+    sides = _moved(f, x, i, -h), _moved(f, x, i, h)
+    return np.array([np.sum((there - here) * df) / step for there, step in sides])
 
-# %% ../nbs/01_gradient_check.ipynb #db443653
+# %% ../nbs/01_gradient_check.ipynb #e385d679
 def _at_kink(f, x, i, df, h, analytic, mismatch, slack):
     "Does a corner of `f` within `h` explain the mismatch?"
     one, half, third = (_slopes(f, x, i, df, h / t) for t in (1, 2, 3))
     gap = np.diff([one, 2 * half, 3 * third])  # the same three times where f is smooth
-    low, high = np.sort(2 * half - one)        # the slopes at the entry itself: what a step adds is taken off
+    low, high = np.sort(2 * half - one)        # the slopes at the entry itself, without half a bend
     return np.ptp(gap) > 0.4 * mismatch and low - slack <= analytic <= high + slack
 
-# %% ../nbs/01_gradient_check.ipynb #61071874
+# %% ../nbs/01_gradient_check.ipynb #9cb815f7
 def judge_gradient(f,              # function of `x` that returns an array or a number
-                   x: np.ndarray,  # where to differentiate; moved in place and restored exactly
+                   x: np.ndarray,  # where; moved in place and restored exactly
                    analytic: np.ndarray,  # the gradient to judge, of the shape of `x`
                    df=1.,          # upstream gradient, of the shape of `f(x)`
                    h: float = 1e-5,  # step
@@ -151,7 +156,7 @@ def judge_gradient(f,              # function of `x` that returns an array or a 
         if _at_kink(f, x, i, df, h, analytic[i], mismatch[i], slack): verdicts[i] = "kink"
     return verdicts
 
-# %% ../nbs/01_gradient_check.ipynb #36d6d567
+# %% ../nbs/01_gradient_check.ipynb #b56642bf
 def fixture(case: str,  # name of a case, such as 'affine'
             path="fixtures/torch.npz",  # file with arrays named case/name
            ) -> SimpleNamespace:  # the case's arrays as attributes; single numbers as Python's
@@ -162,7 +167,7 @@ def fixture(case: str,  # name of a case, such as 'affine'
     if not found: raise ValueError(f"fixture: no case {case!r}; there are {', '.join(cases)}")
     return SimpleNamespace(**{name: a if a.ndim else a.item() for name, a in found.items()})
 
-# %% ../nbs/01_gradient_check.ipynb #a14316e7
+# %% ../nbs/01_gradient_check.ipynb #1c165db5
 class Proofs(dict):
     "Errors by (row, proof), each with the largest one allowed; a page shows them as a table."
     @property
@@ -177,7 +182,7 @@ class Proofs(dict):
         lines = [["", *columns], [":--"] + ["--:"] * len(columns), *([r, *(cell((r, c)) for c in columns)] for r in rows)]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
-# %% ../nbs/01_gradient_check.ipynb #437eb420
+# %% ../nbs/01_gradient_check.ipynb #0a323209
 def proofs(gradients: dict,  # name: (ours, numeric) or (ours, numeric, PyTorch's)
            identities: dict = {},  # what has to hold: (left side, right side) or (left side, right side, scale)
            limit: float = 1e-7,  # error allowed against numeric gradients

@@ -5,71 +5,87 @@
 # %% auto #0
 __all__ = ['sgd', 'sgd_momentum', 'rmsprop', 'adam']
 
-# %% ../nbs/11_optim.ipynb #14e12c4e
+# %% ../nbs/11_optim.ipynb #56b50316
 import numpy as np
 
 from .checks import as_float, as_floats, check_count, check_keys, check_number, check_shape
+from .fast_layers import step_in_place
 
-# %% ../nbs/11_optim.ipynb #cc5b8aff
+# %% ../nbs/11_optim.ipynb #b945f4cf
 _HIGHEST = {"momentum": 1, "decay_rate": 1, "beta1": np.nextafter(1, 0), "beta2": np.nextafter(1, 0)}
+
+def _own(a, others):
+    "`a` if it can be overwritten without harm to `others`, else a copy."
+    return a if a.flags.writeable and not any(np.may_share_memory(a, b) for b in others) else a.copy()
 
 def _begin(rule,        # the rule's name, for messages
            w, dw,       # parameters and gradient
            config,      # the caller's dictionary, or None
            states="",   # names of the arrays the rule remembers, separated by spaces
            **numbers):  # the numbers it reads, with their defaults
-    "Check everything and fill `config` in place. Returns w, dw in w's type, config, and the numbers in order."
+    "Check everything and fill `config` in place. Returns config, the arrays (w, dw in w's type, states) and the numbers, in order."
     config = {} if config is None else config
     w, dw = as_floats(rule, w=w, dw=dw)
     check_shape(rule, "dw", dw, w.shape, "the parameters'")
     check_keys(rule, "config", config, optional=" ".join(numbers) + " " + states)
     for key, default in numbers.items():
         check_number(rule, key, config.setdefault(key, default), 0, _HIGHEST.get(key, np.inf))
+    dw = dw.astype(w.dtype, copy=False)
+    arrays = [_own(w, [dw]), dw]
     for key in states.split():
         state = as_float(rule, key, config[key] if key in config else np.zeros_like(w))
         check_shape(rule, key, state, w.shape, "the parameters'")
-        config[key] = state.astype(w.dtype, copy=False)
-    return w, dw.astype(w.dtype, copy=False), config, [float(config[key]) for key in numbers]
+        config[key] = _own(state.astype(w.dtype, copy=False), arrays)
+        arrays.append(config[key])
+    return config, arrays, [float(config[key]) for key in numbers]
 
-# %% ../nbs/11_optim.ipynb #0efd56ff
+# %% ../nbs/11_optim.ipynb #35e67ca6
 def sgd(w: np.ndarray,   # parameters, any shape
         dw: np.ndarray,  # gradient of the loss, of w's shape
         config: dict | None = None,  # `learning_rate` (1e-2); filled in place
        ) -> tuple[np.ndarray, dict]: # new parameters, in w's type; config
     "Plain stochastic gradient descent."
-    w, dw, config, (lr,) = _begin("sgd", w, dw, config, learning_rate=1e-2)
-    return w - lr * dw, config
+    config, (w, dw), (lr,) = _begin("sgd", w, dw, config, learning_rate=1e-2)
+    if not step_in_place("sgd", (w, dw), (lr,)):
+        w -= lr * dw
+    return w, config
 
-# %% ../nbs/11_optim.ipynb #9929b470
+# %% ../nbs/11_optim.ipynb #8308028e
 def sgd_momentum(w: np.ndarray,   # parameters, any shape
                  dw: np.ndarray,  # gradient of the loss, of w's shape
                  config: dict | None = None,  # `learning_rate` (1e-2), `momentum` (0.9), `velocity` (zeros); updated in place
                 ) -> tuple[np.ndarray, dict]: # new parameters, in w's type; config
     "Gradient descent with momentum."
-    w, dw, config, (lr, mu) = _begin("sgd_momentum", w, dw, config, "velocity", learning_rate=1e-2, momentum=0.9)
-    config["velocity"] = mu * config["velocity"] - lr * dw
-    return w + config["velocity"], config
+    config, (w, dw, v), (lr, mu) = _begin("sgd_momentum", w, dw, config, "velocity", learning_rate=1e-2, momentum=0.9)
+    if not step_in_place("momentum", (w, dw, v), (lr, mu)):
+        v[...] = mu * v - lr * dw
+        w += v
+    return w, config
 
-# %% ../nbs/11_optim.ipynb #ba73025d
+# %% ../nbs/11_optim.ipynb #a363e881
 def rmsprop(w: np.ndarray,   # parameters, any shape
             dw: np.ndarray,  # gradient of the loss, of w's shape
             config: dict | None = None,  # `learning_rate` (1e-2), `decay_rate` (0.99), `epsilon` (1e-8), `cache` (zeros); updated in place
            ) -> tuple[np.ndarray, dict]: # new parameters, in w's type; config
     "Each coordinate's step divided by the root of a running mean of its squared gradients."
-    w, dw, config, (lr, rho, eps) = _begin("rmsprop", w, dw, config, "cache", learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8)
-    config["cache"] = rho * config["cache"] + (1 - rho) * dw**2
-    return w - lr * dw / (np.sqrt(config["cache"]) + eps), config
+    config, (w, dw, s), (lr, rho, eps) = _begin("rmsprop", w, dw, config, "cache", learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8)
+    if not step_in_place("rmsprop", (w, dw, s), (lr, rho, eps)):
+        s[...] = rho * s + (1 - rho) * dw**2
+        w -= lr * dw / (np.sqrt(s) + eps)
+    return w, config
 
-# %% ../nbs/11_optim.ipynb #02e9af32
+# %% ../nbs/11_optim.ipynb #77000dcf
 def adam(w: np.ndarray,   # parameters, any shape
          dw: np.ndarray,  # gradient of the loss, of w's shape
          config: dict | None = None,  # `learning_rate` (1e-3), `beta1` (0.9), `beta2` (0.999), `epsilon` (1e-8), `m`, `v`, `t` (zeros); updated in place
         ) -> tuple[np.ndarray, dict]: # new parameters, in w's type; config
     "Running means of the gradient and of its square, corrected for their start at zero (Kingma and Ba, 2015)."
-    w, dw, config, (lr, beta1, beta2, eps, _) = _begin(
+    config, (w, dw, m, v), (lr, beta1, beta2, eps, _) = _begin(
         "adam", w, dw, config, "m v", learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8, t=0)
     t = config["t"] = check_count("adam", "t", config["t"], 0) + 1
-    m = config["m"] = beta1 * config["m"] + (1 - beta1) * dw
-    v = config["v"] = beta2 * config["v"] + (1 - beta2) * dw**2
-    m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
-    return w - lr * m_hat / (np.sqrt(v_hat) + eps), config
+    if not step_in_place("adam", (w, dw, m, v), (lr, beta1, beta2, eps, t)):
+        m[...] = beta1 * m + (1 - beta1) * dw
+        v[...] = beta2 * v + (1 - beta2) * dw**2
+        m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+        w -= lr * m_hat / (np.sqrt(v_hat) + eps)
+    return w, config

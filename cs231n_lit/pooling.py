@@ -11,32 +11,33 @@ import numpy as np
 from .checks import as_float, check_count, check_keys, check_shape, sizes, unpack_cache
 from .convolution import conv_output_size
 
-# %% ../nbs/07_pooling.ipynb #d39b4ea8
+# %% ../nbs/07_pooling.ipynb #a4833772
 def check_pool(where, x, pool_param):
-    "The arguments of a pooling layer, checked: x as floats, window height and width, stride and the output's shape."
+    "Arguments of a pooling layer, checked: x as floats, window, stride, the output's shape."
     x = as_float(where, "x", x)
     N, C, H, W = sizes(where, x=(x, "N C H W"))
     check_keys(where, "pool_param", pool_param, "pool_height pool_width stride")
-    HH, WW, S = (check_count(where, key, pool_param[key]) for key in ("pool_height", "pool_width", "stride"))
-    shape = (N, C, conv_output_size(H, HH, S, 0, where, "pool_height"), conv_output_size(W, WW, S, 0, where, "pool_width"))
-    return x, HH, WW, S, shape
+    HH, WW, S = (check_count(where, key, pool_param[key]) for key in "pool_height pool_width stride".split())
+    H_out = conv_output_size(H, HH, S, 0, where, "pool_height")
+    W_out = conv_output_size(W, WW, S, 0, where, "pool_width")
+    return x, HH, WW, S, (N, C, H_out, W_out)
 
-# %% ../nbs/07_pooling.ipynb #ea228873
+# %% ../nbs/07_pooling.ipynb #9eb94c02
 def max_pool_forward_naive(x: np.ndarray,     # images, (N, C, H, W)
                            pool_param: dict,  # `pool_height`, `pool_width` and `stride`, in pixels
-                          ) -> tuple[np.ndarray, tuple]:  # out (N, C, H', W') and the cache (x, pool_param)
-    "Max pooling in loops: the largest value of each window. Raises ValueError or TypeError where the arguments do not fit."
+                          ) -> tuple[np.ndarray, tuple]:  # out (N, C, H', W'), cache (x, pool_param)
+    "Max pooling in loops: the largest value of each window."
     x, HH, WW, S, shape = check_pool("max_pool_forward_naive", x, pool_param)
     out = np.zeros(shape, x.dtype)
     for n, c, i, j in np.ndindex(shape):
         out[n, c, i, j] = np.max(x[n, c, i*S : i*S + HH, j*S : j*S + WW])
     return out, (x, {"pool_height": HH, "pool_width": WW, "stride": S})
 
-# %% ../nbs/07_pooling.ipynb #2daf5067
+# %% ../nbs/07_pooling.ipynb #a4b2e2b2
 def max_pool_backward_naive(dout: np.ndarray,  # upstream gradient, (N, C, H', W')
                             cache: tuple,      # what `max_pool_forward_naive` returned
                            ) -> np.ndarray:    # dx, (N, C, H, W)
-    "The gradient of max pooling: each window adds its gradient to its first largest value. Raises ValueError or TypeError where the arguments do not fit."
+    "The gradient of max pooling: each window adds its gradient to its first largest value."
     where = "max_pool_backward_naive"
     x, HH, WW, S, shape = check_pool(where, *unpack_cache(where, cache, "x pool_param"))
     dout = as_float(where, "dout", dout, x.dtype)

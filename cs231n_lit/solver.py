@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['accuracy', 'Solver', 'save_checkpoint', 'load_checkpoint']
 
-# %% ../nbs/14_solver.ipynb #158c22f4
+# %% ../nbs/14_solver.ipynb #4e98861a
 import json
 import os
 import zipfile
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def accuracy(model,          # its `loss(X)` gives scores, shape (N, C)
     guesses = [np.argmax(model.loss(X[i:i + batch_size]), axis=1) for i in range(0, len(X), batch_size)]
     return float(np.mean(np.concatenate(guesses) == y))
 
-# %% ../nbs/14_solver.ipynb #f4b77779
+# %% ../nbs/14_solver.ipynb #7847ed00
 class Solver:
     "Trains a model by stochastic gradient descent and keeps the parameters that did best on the validation set."
 
@@ -71,7 +72,7 @@ class Solver:
                  checkpoint_name: str | None = None,   # writes `<name>_epoch_<number>.npz` whenever accuracies are taken
                  print_every: int = 10,     # iterations from one printed loss to the next
                  verbose: bool = True,      # print losses and accuracies?
-                 callback: Callable | None = None, # called with the solver after each iteration
+                 callback: Callable | None = None, # called with the solver after each iteration; arrays it keeps have to be copied
                  **unknown):
         "Raises ValueError for unknown arguments and rules, and for data that do not fit together."
         if unknown: raise ValueError("Unrecognized arguments " + ", ".join(f'"{k}"' for k in unknown))
@@ -82,7 +83,7 @@ class Solver:
         self.X_train, self.y_train = _examples("Solver", "_train", data["X_train"], data["y_train"])
         self.X_val, self.y_val = _examples("Solver", "_val", data["X_val"], data["y_val"])
         self.update_rule = update_rule if callable(update_rule) else getattr(optim, update_rule)
-        self.optim_config = dict(optim_config)
+        self.optim_config = deepcopy(dict(optim_config))
         self.lr_decay = float(check_number("Solver", "lr_decay", lr_decay, 0))
         self.batch_size = check_count("Solver", "batch_size", batch_size)
         self.num_epochs = check_count("Solver", "num_epochs", num_epochs, 0)
@@ -98,7 +99,7 @@ class Solver:
         self.epoch = self.iteration = 0
         self.best_val_acc, self.best_params = 0, {}
         self.loss_history, self.train_acc_history, self.val_acc_history = [], [], []
-        self.optim_configs = {p: dict(self.optim_config) for p in self.model.params}
+        self.optim_configs = {p: deepcopy(self.optim_config) for p in self.model.params}
 
     @property
     def iterations_per_epoch(self) -> int: return max(len(self.X_train) // self.batch_size, 1)
@@ -199,14 +200,6 @@ _SETTINGS = "optim_config lr_decay batch_size num_epochs num_train_samples num_v
 _PROGRESS = "epoch iteration best_val_acc best_params loss_history train_acc_history val_acc_history optim_configs"
 _MODEL = "params reg bn_params dropout_param"
 
-# %% ../nbs/14_solver.ipynb #4e98df5c
-def _shapes(params):
-    return {p: f"{w.dtype} {w.shape}" for p, w in params.items()}
-
-def _same(where, what, saved, given):
-    "Raise ValueError unless a checkpoint's value is the one at hand."
-    if saved != given: raise ValueError(f"{where} does not fit: its {what}: {saved}; given: {given}")
-
 # %% ../nbs/14_solver.ipynb #faa2dda2
 def _pack(tree, path, arrays):
     "The tree with a reference for each array; the arrays themselves go into `arrays`, by their path."
@@ -253,6 +246,14 @@ def _read_arrays(path):
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in z.infolist()): raise ValueError("it is compressed")
         if damaged := z.testzip(): raise ValueError(f"{damaged} is damaged")
     with np.load(path, allow_pickle=False) as arrays: return dict(arrays)
+
+# %% ../nbs/14_solver.ipynb #4e98df5c
+def _shapes(params):
+    return {p: f"{w.dtype} {w.shape}" for p, w in params.items()}
+
+def _same(where, what, saved, given):
+    "Raise ValueError unless a checkpoint's value is the one at hand."
+    if saved != given: raise ValueError(f"{where} does not fit: its {what}: {saved}; given: {given}")
 
 # %% ../nbs/14_solver.ipynb #b3aa8181
 def load_checkpoint(path: str,  # a file that `save_checkpoint` wrote

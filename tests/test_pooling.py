@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cs231n_lit.gradient_check import eval_numerical_gradient_array, fixture, max_error
@@ -172,7 +172,7 @@ def test_pytorch_fixtures(case, dtype, limit):
 def test_live_pytorch(case):
     import torch
     x, param, dout = case
-    if not dout.size: return
+    assume(dout.size)
     theirs = torch.tensor(x, requires_grad=True)
     out = torch.nn.functional.max_pool2d(theirs, (param["pool_height"], param["pool_width"]), param["stride"])
     out.backward(torch.tensor(dout))

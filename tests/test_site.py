@@ -1,4 +1,4 @@
-"""The built site: links that lead somewhere, nothing loaded from elsewhere, formulas that are formulas."""
+"""The built site: links that lead somewhere, nothing loaded from elsewhere, formulas that are formulas, light pages."""
 import re
 from collections import defaultdict
 from html.parser import HTMLParser
@@ -9,6 +9,7 @@ import pytest
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = sorted(DOCS.rglob("*.html"))
+NOTEBOOKS = sorted((DOCS.parent / "nbs").glob("*.ipynb"))
 names = [str(p.relative_to(DOCS)) for p in PAGES]
 LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("source", "src"), ("iframe", "src")}  # what a browser fetches by itself
 
@@ -84,3 +85,33 @@ def test_pictures_have_alternative_text():
         for img in re.findall(r"<img\b[^>]*>", path.read_text(encoding="utf-8")):
             if not re.search(r"\balt=\"[^\"]+\"", img): missing[path.name].append(img[:60])
     assert missing == {}
+
+
+def test_pages_are_light(site):
+    "A page with all that its HTML loads: 1.5 MB at most, the home page 800 KB."
+    weights = {path.name: path.stat().st_size + sum(target(path, x)[0].stat().st_size for x in set(page.loaded) if target(path, x)) for path, page in site.items()}
+    assert {name: w for name, w in weights.items() if w > (800e3 if name == "index.html" else 1.5e6)} == {}
+
+
+def test_animations_are_light():
+    written = [len(code) * 3 // 4 for path in PAGES for code in re.findall(r"data:image/gif;base64,([\w+/=]+)", path.read_text(encoding="utf-8"))]
+    sizes = written + [path.stat().st_size for path in DOCS.rglob("*.gif")]
+    assert sizes and max(sizes) <= 300e3
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_pages_lead_to_their_notebook(notebook):
+    "Reading time, source and a way to run it stand below the title; every link to the repository's notebooks is to this one."
+    page = (DOCS / f"{re.sub(r'^[0-9]+[a-z]*_', '', notebook.stem)}.html").read_text(encoding="utf-8")
+    facts = re.search(r'<p class="page-facts">(\d+) minutes? to read.*?</p>', page, re.S)
+    assert int(facts[1]) > 0
+    linked = re.findall(r'/(?:blob|edit)/main/nbs/(\w+\.ipynb)|labpath=nbs%2F(\w+\.ipynb)', page)
+    assert {name for pair in linked for name in pair if name} == {notebook.name}
+    assert "labpath=" in facts[0] and "/blob/main/" in facts[0]
+
+
+def test_what_scrolls_can_be_reached_by_keyboard():
+    "Tables, formulas and long lines of output scroll in their own boxes on a phone."
+    for path in PAGES:
+        page = path.read_text(encoding="utf-8")
+        assert re.findall(r'<(?:div class="sd-table"|span class="math display")>', page) == [], path.name

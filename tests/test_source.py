@@ -1,4 +1,5 @@
 """The notebooks are the source: what is made from them has to be in step with them."""
+import ast
 import importlib.util
 import os
 import re
@@ -72,3 +73,28 @@ def test_every_page_is_in_the_sidebar():
     listed = re.findall(r"[\w.]+\.ipynb", (ROOT / "_quarto.yml").read_text())
     assert set(listed) >= {p.name for p in NOTEBOOKS}
     assert set(listed) <= {p.name for p in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names)
+def test_cells_import_or_compute(path):
+    "A cell that does both is run while the site is built, where the cells before it were not."
+    mixed = []
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type != "code" or re.match(r"#\| *(export|eval: *false)", cell.source): continue
+        kinds = {isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(re.sub(r"^%.*", "", cell.source, flags=re.M)).body}
+        if kinds == {True, False}: mixed.append(cell.source[:80])
+    assert mixed == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names)
+def test_the_title_has_a_cell_of_its_own(path):
+    "nbdev turns the whole title cell into metadata, so text behind title and quote would be lost."
+    first = next(c.source for c in nbformat.read(path, 4).cells if c.cell_type == "markdown")
+    assert re.fullmatch(r"# [^\n]+(\n> [^\n]+)+", first)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names)
+def test_no_cell_warned(path):
+    "Warnings on a page are noise, and carry the paths of the machine it was run on."
+    cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+    assert [o.text[:200] for c in cells for o in c.outputs if o.output_type == "stream" and o.name == "stderr"] == []

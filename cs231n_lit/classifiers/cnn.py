@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['ThreeLayerConvNet']
 
-# %% ../../nbs/13_cnn.ipynb #2625e6ea
+# %% ../../nbs/13_cnn.ipynb #0d2fb2d9
 import numpy as np
 
 from ..checks import as_float, check_shape
-from .fc_net import Net, check_settings, l2_penalty, normal_weights
+from .fc_net import Net, add_penalty_gradient, check_settings, l2_penalty, normal_weights
 from ..convolution import conv_output_size
 from ..layer_utils import (affine_relu_backward, affine_relu_forward, conv_relu_pool_backward,
                                     conv_relu_pool_forward)
 from ..layers import affine_backward, affine_forward, softmax_loss
 
-# %% ../../nbs/13_cnn.ipynb #c3ef2552
+# %% ../../nbs/13_cnn.ipynb #e6ef997a
 class ThreeLayerConvNet(Net):
     "conv – ReLU – 2×2 max pool – affine – ReLU – affine – softmax."
     def __init__(self,
@@ -59,6 +59,6 @@ class ThreeLayerConvNet(Net):
         loss, dout = softmax_loss(scores, y)
         dout, grads["W3"], grads["b3"] = affine_backward(dout, cache3)
         dout, grads["W2"], grads["b2"] = affine_relu_backward(dout, cache2)
-        _, grads["W1"], grads["b1"] = conv_relu_pool_backward(dout, cache1)
-        for W in ("W1", "W2", "W3"): grads[W] += self.reg * p[W]
+        _, grads["W1"], grads["b1"] = conv_relu_pool_backward(dout, cache1, need_dx=False)
+        add_penalty_gradient(grads, p, self.reg)
         return loss + l2_penalty(p, self.reg), grads

@@ -1,0 +1,359 @@
+"""Every fast layer beside NumPy, PyTorch and the naive loops, in one run.
+
+    python benchmarks/bench.py [--cases c1 v2 pool_A …] [--rounds 15] [--torch-python PATH] [--out benchmarks/results]
+
+Each implementation runs in a process of its own, one for each number of threads. All are alive at once and take turns, a few calls
+at a time, so that whatever else the machine does hits all of them alike. Only ratios taken from one run mean anything. All processes
+start with the C library told to keep freed memory (MALLOC_*; it ignores a first threshold above 32 MB), without which PyTorch is up
+to three times slower on some cases.
+Writes OUT.json, OUT-ratios.png and OUT-roofline.png, and prints a table.
+"""
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).resolve().parent
+CONV = {  # N C H W, F HH WW, stride, pad
+    "c1": ((100, 3, 31, 31), (25, 3, 3), 2, 1), "c2": ((50, 3, 32, 32), (32, 7, 7), 1, 3),
+    "v1": ((64, 32, 16, 16), (64, 3, 3), 1, 1), "v2": ((64, 64, 16, 16), (128, 3, 3), 1, 1),
+    "v3": ((32, 128, 8, 8), (256, 3, 3), 1, 1), "p": ((64, 64, 16, 16), (128, 1, 1), 1, 0)}
+POOL = {"A": ((100, 3, 32, 32), 2, 2), "B": ((50, 32, 32, 32), 2, 2), "C": ((64, 64, 33, 33), 3, 2)}  # images, window, stride
+NORM = (64, 32, 32, 32)
+BATCH = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+
+
+def all_cases():
+    "Name of each case: kind, shape's name, direction, type."
+    cases = [f"conv/{name}/{part}/{dtype}" for dtype in ("float32", "float64") for name in CONV for part in ("forward", "backward")]
+    cases += [f"pool/{name}/{part}/float32" for name in POOL for part in ("forward", "backward")]
+    cases += [f"norm/batch/{part}/float32" for part in ("forward", "backward")]
+    cases += ["step/adam/both/float32", "step/adam_fused/both/float32"]
+    return cases + [f"batch/{n}/forward/float32" for n in BATCH] + ["epoch/cifar10/both/float32"]
+
+
+def case_conv(kind, name):
+    "The convolution behind a case; `batch` is v1 with another N."
+    if kind == "conv": return CONV[name]
+    (_, *chw), *rest = CONV["v1"]
+    return (int(name), *chw), *rest
+
+
+def operations(case):
+    "Arithmetic operations, and the fewest bytes that have to move: each input read once, each output written once."
+    kind, name, part, dtype = case.split("/")
+    size = 4 if dtype == "float32" else 8
+    if kind in ("conv", "batch"):
+        (N, C, H, W), (F, HH, WW), S, P = case_conv(kind, name)
+        places = N * ((H + 2*P - HH) // S + 1) * ((W + 2*P - WW) // S + 1)
+        flops, x, w, out = 2 * places * F * C * HH * WW, N * C * H * W, F * C * HH * WW, places * F
+        return (flops, size * (x + w + out)) if part == "forward" else (2 * flops, size * (2*x + 2*w + out))
+    if kind == "pool":
+        (N, C, H, W), K, S = POOL[name]
+        out = N * C * ((H - K) // S + 1) * ((W - K) // S + 1)
+        return (out * K * K, 4 * (N*C*H*W + out)) if part == "forward" else (out, 4 * (N*C*H*W + out))
+    if kind == "norm":
+        n = NORM[0] * NORM[1] * NORM[2] * NORM[3]
+        return (7 * n, 4 * 2 * n) if part == "forward" else (9 * n, 4 * 3 * n)
+    return 0, 0
+
+
+def cifar10():
+    "49,000 pictures and labels: CIFAR-10's where CS231N_LIT_CIFAR10 says they are (binary version), else noise of the same shape."
+    import numpy as np
+    folder = os.environ.get("CS231N_LIT_CIFAR10")
+    if not folder:
+        rng = np.random.default_rng(231)
+        return rng.normal(size=(49000, 3, 32, 32)).astype(np.float32), rng.integers(0, 10, 49000)
+    data = np.concatenate([np.fromfile(Path(folder) / f"data_batch_{i}.bin", np.uint8).reshape(-1, 3073) for i in range(1, 6)])[:49000]
+    X = data[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32)
+    return X - X.mean(0), data[:, 0].astype(np.int64)
+
+
+# ---- workers: one process each ------------------------------------------------------------------------------------
+
+def package_calls(case, naive=False):
+    "Functions of no arguments that do the case's work once, and what the time is to be multiplied with."
+    import numpy as np
+    from cs231n_lit import convolution, fast_layers as fast, optim, pooling
+    from cs231n_lit.classifiers.cnn import ThreeLayerConvNet
+    kind, name, part, dtype = case.split("/")
+    rng = np.random.default_rng(231)
+    new = lambda *shape: rng.normal(size=shape).astype(dtype)
+    if kind in ("conv", "batch"):
+        (N, C, H, W), (F, HH, WW), S, P = case_conv(kind, name)
+        x, w, b, param = new(1 if naive else N, C, H, W), new(F, C, HH, WW), new(F), {"stride": S, "pad": P}
+        forward, backward = ((convolution.conv_forward_naive, convolution.conv_backward_naive) if naive else (fast.conv_forward_fast, fast.conv_backward_fast))
+        if part == "forward": return lambda: forward(x, w, b, param), N if naive else 1
+        _, cache = fast.conv_forward_fast(x, w, b, param)
+        dout = new(*_.shape)
+        return lambda: backward(dout, cache), N if naive else 1
+    if kind == "pool":
+        (N, C, H, W), K, S = POOL[name]
+        x, param = new(1 if naive else N, C, H, W), {"pool_height": K, "pool_width": K, "stride": S}
+        forward, backward = ((pooling.max_pool_forward_naive, pooling.max_pool_backward_naive) if naive else (fast.max_pool_forward_fast, fast.max_pool_backward_fast))
+        if part == "forward": return lambda: forward(x, param), N if naive else 1
+        out, cache = fast.max_pool_forward_fast(x, param)
+        dout = new(*out.shape)
+        return lambda: backward(dout, cache), N if naive else 1
+    if kind == "norm":
+        x, gamma, beta, param = new(*NORM), new(NORM[1]), new(NORM[1]), {"mode": "train"}
+        if part == "forward": return lambda: fast.spatial_batchnorm_forward_fast(x, gamma, beta, param), 1
+        (_, cache), dout = fast.spatial_batchnorm_forward_fast(x, gamma, beta, param), new(*NORM)
+        return lambda: fast.spatial_batchnorm_backward_fast(dout, cache), 1
+    model = ThreeLayerConvNet(hidden_dim=500, dtype=np.float32)
+    X, y, configs = new(50, 3, 32, 32), rng.integers(0, 10, 50), {}
+    def step(X=X, y=y):
+        _, grads = model.loss(X, y)
+        for p, w in model.params.items():
+            model.params[p], configs[p] = optim.adam(w, grads[p], configs.get(p))
+    return step if kind == "step" else one_epoch(step, *cifar10()), 1
+
+
+def one_epoch(step, X, y):
+    "A function that makes a step with each of 980 batches of 50, drawn at random."
+    import numpy as np
+    def epoch():
+        rng = np.random.default_rng(231)
+        for _ in range(len(X) // 50):
+            batch = rng.choice(len(X), 50)
+            step(X[batch], y[batch])
+    return epoch
+
+
+def torch_calls(case, channels_last=False):
+    "The same in PyTorch."
+    import torch
+    import torch.nn.functional as f
+    kind, name, part, dtype = case.split("/")
+    torch.manual_seed(231)
+    place = dict(memory_format=torch.channels_last) if channels_last else {}
+    new = lambda *shape: torch.randn(*shape, dtype=getattr(torch, dtype)).requires_grad_()
+    images = lambda *shape: torch.randn(*shape, dtype=getattr(torch, dtype)).to(**place).requires_grad_()
+    if kind in ("conv", "batch"):
+        shape, (F, HH, WW), S, P = case_conv(kind, name)
+        inputs = images(*shape), images(F, shape[1], HH, WW), new(F)
+        forward = lambda: f.conv2d(*inputs, stride=S, padding=P)
+    elif kind == "pool":
+        shape, K, S = POOL[name]
+        inputs = images(*shape),
+        forward = lambda: f.max_pool2d(*inputs, K, S)
+    elif kind == "norm":
+        inputs, mean, var = (images(*NORM), new(NORM[1]), new(NORM[1])), torch.zeros(NORM[1]), torch.zeros(NORM[1])
+        forward = lambda: f.batch_norm(inputs[0], mean, var, *inputs[1:], True)
+    else:
+        net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 7, padding=3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(),
+                                  torch.nn.Linear(8192, 500), torch.nn.ReLU(), torch.nn.Linear(500, 10)).to(**place)
+        adam = torch.optim.Adam(net.parameters(), fused=name == "adam_fused" or None)
+        X, y = torch.randn(50, 3, 32, 32).to(**place), torch.randint(10, (50,))
+        def step(X=X, y=y):
+            adam.zero_grad(set_to_none=True)
+            f.cross_entropy(net(X), y).backward()
+            adam.step()
+        return step if kind == "step" else one_epoch(step, *map(torch.from_numpy, cifar10())), 1
+    if part == "forward": return forward, 1
+    out = forward()
+    dout = torch.randn_like(out)
+    return lambda: torch.autograd.grad(out, inputs, dout, retain_graph=True), 1
+
+
+def ceiling_calls(case):
+    "What the machine can do: a large matrix product, and copying memory far larger than the caches."
+    import numpy as np
+    from cs231n_lit._threads import parallel
+    _, name, _, dtype = case.split("/")
+    if name == "product":
+        a = np.ones((1024, 1024), dtype)
+        return lambda: a @ a, 1
+    a, b = np.ones(1 << 24, np.float32), np.ones(1 << 24, np.float32)
+    return lambda: parallel(lambda n0, n1, slot: np.copyto(a[n0:n1], b[n0:n1]), a.size, 1 << 20), 1
+
+
+def worker(kind):
+    "Read cases and numbers of calls from stdin, write times to stdout; the last case stays set up."
+    answers, sys.stdout = sys.stdout, sys.stderr
+    if kind.startswith("torch"):
+        import torch
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    ready = None
+    for line in sys.stdin:
+        case, calls = json.loads(line)
+        if case != ready:
+            if case.startswith("ceiling"): call, times = ceiling_calls(case)
+            elif kind.startswith("torch"): call, times = torch_calls(case, kind == "torch-last")
+            else: call, times = package_calls(case, kind == "naive")
+            ready = case
+            if kind != "naive" and not case.startswith("epoch"): call(), call()
+        taken = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            call()
+            taken.append(times * (time.perf_counter() - start))
+        print(json.dumps(taken), file=answers, flush=True)
+
+
+# ---- the parent ---------------------------------------------------------------------------------------------------
+
+class Worker:
+    "A process that times cases on request."
+    def __init__(self, kind, threads, python=sys.executable, **env):
+        n = str(threads)
+        self.name, self.kind, self.threads = f"{kind}@{n}", kind, threads
+        settings = dict(OMP_NUM_THREADS=n, MKL_NUM_THREADS=n, OPENBLAS_NUM_THREADS=n, CS231N_LIT_NUM_THREADS=n,
+                        MALLOC_MMAP_THRESHOLD_=str(1 << 25), MALLOC_TRIM_THRESHOLD_=str(1 << 32), PYTHONWARNINGS="ignore")
+        self.process = subprocess.Popen([python, __file__, "--worker", kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True, env={**os.environ, **settings, **env})
+
+    def time(self, case, calls):
+        "Times of this many calls, in seconds."
+        print(json.dumps([case, calls]), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line: raise RuntimeError(f"{self.name} ended at {case}")
+        return json.loads(line)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def has_torch(python):
+    return subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 0
+
+
+def takes(worker, case):
+    "Is the case one for this worker?"
+    kind, name, _, dtype = case.split("/")
+    if worker.kind in ("ours-avx2", "torch-avx2", "torch-last"): return kind == "conv" and dtype == "float32"
+    if worker.kind == "naive": return kind in ("conv", "pool") and dtype == "float32"
+    if kind == "epoch": return worker.kind in ("ours", "torch")
+    if worker.kind == "numpy" and kind == "batch": return False
+    return worker.kind.startswith("torch") or case != "step/adam_fused/both/float32"
+
+
+def measure(case, workers, rounds, budget=.02):
+    "Interleaved: each round, each worker makes as many calls as fit into the budget. Times of each worker, in milliseconds."
+    times = {w.name: w.time(case, 1) for w in workers}
+    calls = {name: max(1, min(30, int(budget / t[0]))) for name, t in times.items()}
+    again = [w for w in workers if w.kind != "naive" and not case.startswith("epoch")]
+    for _ in range(rounds):
+        for w in again: times[w.name] += w.time(case, calls[w.name])
+    return {name: {"median": 1e3 * median(t), "min": 1e3 * min(t), "calls": len(t)} for name, t in times.items()}
+
+
+def ratio(results, case, ours, theirs, other=None, what="median"):
+    "Our time over theirs; None where either is missing."
+    mine, yours = results["cases"].get(case, {}).get(ours), results["cases"].get(other or case, {}).get(theirs)
+    return mine[what] / yours[what] if mine and yours else None
+
+
+def table(results):
+    "The results as lines of text."
+    names = list(dict.fromkeys(n for times in results["cases"].values() for n in times))
+    threads = sorted({int(n.split("@")[1]) for n in names})
+    lines = [" ".join(["case".ljust(26), *(n.rjust(12) for n in names), *(f"of torch@{t}".rjust(16) for t in threads)])]
+    for case, times in results["cases"].items():
+        cells = [f"{times[n]['median']:12.3f}" if n in times else " " * 12 for n in names]
+        for t in threads:
+            ours = "step/adam/both/float32" if case.startswith("step") else case
+            r = [ratio(results, ours, f"ours@{t}", f"torch@{t}", case, what) for what in ("median", "min")]
+            cells.append(f"{r[0]:8.2f} ({r[1]:.2f})".rjust(16) if r[0] else " " * 16)
+        lines.append(" ".join([case.ljust(26), *cells]))
+    return "\n".join(lines + ["", "Milliseconds, medians; the naive loops did one image, times N. Last columns: our time over PyTorch's, medians (minima)."])
+
+
+def short(case):
+    kind, name, part, _ = case.split("/")
+    return {"step": name.replace("_", "\n")}.get(kind, f"{dict(conv=name, norm='batch norm').get(kind, f'{kind} {name}')}\n{part}")
+
+
+def plot_ratios(results, threads):
+    "Bars of our time over PyTorch's."
+    import matplotlib.pyplot as plt
+    panels = [("convolution, float32", ["conv"], "float32"), ("convolution, float64", ["conv"], "float64"),
+              ("pooling, norm, and a training step with Adam, float32", ["pool", "norm", "step"], "float32")]
+    fig, axes = plt.subplots(len(panels), 1, figsize=(8, 5.5), layout="constrained", sharey=True)
+    for ax, (title, kinds, dtype) in zip(axes, panels):
+        cases = [c for c in results["cases"] if c.split("/")[0] in kinds and c.endswith(dtype)]
+        for i, t in enumerate(threads):
+            bars = [ratio(results, "step/adam/both/float32" if c.startswith("step") else c, f"ours@{t}", f"torch@{t}", c) or 0 for c in cases]
+            ax.bar([k + (i - .5) * .38 for k in range(len(cases))], bars, .36, color=("tab:blue", "tab:orange")[i % 2], label=f"{t} thread{'s' * (t > 1)}")
+        ax.axhline(1, color="gray", lw=1)
+        ax.set_title(title, fontsize=9, loc="left")
+        ax.set_xticks(range(len(cases)), [short(c) for c in cases], fontsize=7)
+        ax.tick_params(axis="y", labelsize=8)
+        ax.set_ylabel("of PyTorch's time", fontsize=8)
+        ax.set_xlim(-.6, 11.6)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="upper right", ncols=len(threads), fontsize=8, frameon=False)
+    return fig
+
+
+def plot_roofline(results, threads):
+    "Operations per byte against operations per second, under the measured ceilings."
+    import matplotlib.pyplot as plt
+    import numpy as np
+    fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+    peak, copy = results["ceilings"][f"product@{threads}"], results["ceilings"][f"copy@{threads}"]
+    x = np.logspace(-2, 3, 200)
+    ax.loglog(x, np.minimum(peak, copy * x), color="black", lw=1.5)
+    ax.text(peak / copy, peak * 1.2, f"matrix product: {peak:.0f} GFLOP/s", ha="center", fontsize=8)
+    ax.text(.012, copy * .012 * 2, f"memory: {copy:.0f} GB/s", fontsize=8, rotation=33)
+    for kind, marker, colour in (("conv", "o", "tab:blue"), ("pool", "s", "tab:orange"), ("norm", "^", "tab:green")):
+        for case, times in results["cases"].items():
+            if case.startswith(kind) and case.endswith("float32") and f"ours@{threads}" in times:
+                flops, nbytes = operations(case)
+                ax.plot(flops / nbytes, flops / times[f"ours@{threads}"]["min"] / 1e6, marker, color=colour, mfc=colour if "forward" in case else "white")
+                ax.annotate(case.split("/")[1], (flops / nbytes, flops / times[f"ours@{threads}"]["min"] / 1e6), fontsize=7,
+                            xytext=(4, -8) if "forward" in case else (-9, 4), textcoords="offset points")
+    ax.set_ylim(top=2.2 * peak)
+    ax.set(xlabel="operations per byte that has to move", ylabel="GFLOP/s", title=f"{threads} thread{'s' * (threads > 1)}, float32; filled: forward, hollow: backward")
+    return fig
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--cases", nargs="*", default=[""], help="only cases whose name contains one of these, such as conv/v1 or pool")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--only", nargs="*", help="only these implementations: ours, torch, torch-last, numpy, naive, ours-avx2, torch-avx2")
+    parser.add_argument("--torch-python", default=os.environ.get("TORCH_PYTHON", sys.executable), help="a Python that has PyTorch, if this one has not (or set TORCH_PYTHON)")
+    parser.add_argument("--out", default=str(HERE / "results"), help="where to write: OUT.json and two plots")
+    parser.add_argument("--busy", type=int, default=0, help="processes that keep cores busy meanwhile, to see who minds")
+    args = parser.parse_args()
+    if args.worker: return worker(args.worker)
+
+    kinds = {"ours": {}, "numpy": dict(CS231N_LIT_ISA="numpy"), "ours-avx2": dict(CS231N_LIT_ISA="x86-64-v3")}
+    if has_torch(args.torch_python):
+        avx2 = dict(ATEN_CPU_CAPABILITY="avx2", ONEDNN_MAX_CPU_ISA="AVX2", MKL_ENABLE_INSTRUCTIONS="AVX2")
+        kinds |= {"torch": {}, "torch-last": {}, "torch-avx2": avx2}
+    else: print("PyTorch is not installed here: no comparison with it (see --torch-python).")
+    if "avx2" not in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else True: kinds.pop("ours-avx2"), kinds.pop("torch-avx2", None)
+    wanted = [k for k in kinds if not args.only or k in args.only]
+    workers = [Worker(k, t, args.torch_python if k.startswith("torch") else sys.executable, **kinds[k]) for t in args.threads for k in wanted]
+    if not args.only or "naive" in args.only: workers.append(Worker("naive", 1))
+
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
+    results = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "busy": args.busy, "date": time.strftime("%Y-%m-%d"), "ceilings": {}, "cases": {}}
+    for w in workers:
+        if w.kind == "ours":
+            product, copied = (min(sum((w.time(f"ceiling/{name}/-/float32", 5) for _ in range(3)), [])) for name in ("product", "copy"))
+            results["ceilings"] |= {f"product@{w.threads}": 2 * 1024**3 / product / 1e9, f"copy@{w.threads}": 2 * 4 * 2**24 / copied / 1e9}
+    for case in all_cases():
+        if any(part in case for part in args.cases):
+            results["cases"][case] = measure(case, [w for w in workers if takes(w, case)], args.rounds)
+            print(case, {n: round(t["median"], 3) for n, t in results["cases"][case].items()}, flush=True)
+    for p in busy: p.kill()
+    for w in workers: w.close()
+    print("\n" + table(results))
+    Path(f"{args.out}.json").write_text(json.dumps(results, indent=1))
+    if any("torch@" in n for times in results["cases"].values() for n in times):
+        plot_ratios(results, args.threads).savefig(f"{args.out}-ratios.png", dpi=110)
+    if "ours" in wanted: plot_roofline(results, max(args.threads)).savefig(f"{args.out}-roofline.png", dpi=110)
+
+
+if __name__ == "__main__": main()

@@ -1,0 +1,72 @@
+"""Draw the small pictures of the home page's map, a figure cut from each page or a line of its code, and the site's icon.
+
+Run after the pages: python scripts/make_map.py writes nbs/images/map/*.webp and nbs/images/favicon.png.
+"""
+import base64
+import io
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from matplotlib import pyplot as plt
+from PIL import Image, ImageOps
+
+NBS = Path(__file__).resolve().parent.parent / "nbs"
+SIZE = 300, 168
+
+# Which figure of a page, counted from 0, and which part of it: left, top, right, bottom as fractions.
+WHOLE = 0, 0, 1, 1
+FIGURES = {
+    "01_gradient_check": (1, WHOLE), "02_data_utils": (0, WHOLE), "03_vis_utils": (1, WHOLE), "04_layers": (1, WHOLE),
+    "05_normalization": (1, WHOLE), "06_convolution": (2, (.25, 0, .75, .5)), "07_pooling": (1, WHOLE), "08_spatial_norm": (0, (0, 0, .5, 1)),
+    "09a_threads": (0, WHOLE), "09b_conv_kernels": (0, WHOLE), "09c_layer_kernels": (0, WHOLE), "10_layer_utils": (0, WHOLE),
+    "11_optim": (3, (0, 0, .5, 1)), "14_solver": (0, (0, 0, .5, 1)),
+}
+# The pages without a figure of their own.
+LINES = {
+    "00_checks": "w has 4 channels\nbut x has 3", "09_fast_layers": "conv_forward_fast(\n  x, w, b, param)", "12_fc_net": "FullyConnectedNet(\n  [100, 50])",
+    "13_cnn": "conv – relu – pool\n– affine – softmax", "15_dropin": "import\ncs231n_lit.dropin", "16_cli": "$ cs231n-lit train", "17_functions": "f(x) → out, cache",
+    "18_symbols": "N  C  H  W  F\nγ  β  μ  x̂", "19_teaching": "def relu_forward(x):\n    ...",
+}
+
+
+def figure(name, k):
+    "Picture number k of a notebook."
+    outputs = [o["data"] for c in nbformat.read(NBS / f"{name}.ipynb", 4).cells for o in c.get("outputs", []) if "data" in o]
+    pictures = [d[kind] for d in outputs for kind in ("image/png", "image/jpeg") if kind in d]
+    return Image.open(io.BytesIO(base64.b64decode(pictures[k]))).convert("RGB")
+
+
+def line(text):
+    "A picture of a line or two of code."
+    fig = plt.figure(figsize=(3, 1.68), dpi=100)
+    fig.text(.5, .5, text, ha="center", va="center", family="DejaVu Sans Mono", size=13, color="#1f2328", linespacing=1.5)
+    fig.canvas.draw()
+    return Image.fromarray(np.array(fig.canvas.buffer_rgba())[..., :3])
+
+
+def card(picture, part):
+    "A part of a picture on a card of the map's size."
+    w, h = picture.size
+    cut = picture.crop((round(part[0] * w), round(part[1] * h), round(part[2] * w), round(part[3] * h)))
+    return ImageOps.pad(cut, SIZE, color="white")
+
+
+def icon():
+    "Three by three weights of a filter for edges."
+    weights = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    return Image.fromarray((plt.get_cmap("PuOr")((weights + 2) / 4)[..., :3] * 255).astype(np.uint8)).resize((48, 48), Image.NEAREST)
+
+
+def main():
+    folder = NBS / "images/map"
+    folder.mkdir(exist_ok=True)
+    icon().save(NBS / "images/favicon.png")
+    cards = {n: card(figure(n, k), part) for n, (k, part) in FIGURES.items()} | {n: card(line(t), WHOLE) for n, t in LINES.items()}
+    for name, picture in cards.items():
+        picture.save(folder / f"{re.sub(r'^[0-9]+[a-z]*_', '', name)}.webp", quality=70, method=6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The built site in a real browser, with no network: nothing fails, everything is shown, and it can be read in light and dark."""
+import os
+import re
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # the network, blocked
+names = sorted(p.name for p in DOCS.glob("*.html"))
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium was found: install it, or name it in the environment variable CHROMIUM")
+
+LOOK = r"""async () => {
+  const images = [...document.images];
+  await Promise.all(images.map(image => image.decode().catch(() => null)));
+  const text = document.body.cloneNode(true);
+  text.querySelectorAll("pre, code, math, script, style").forEach(e => e.remove());
+  const files = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")];
+  return {broken: images.filter(i => !i.naturalWidth).map(i => i.alt), text: text.textContent,
+          weight: files.reduce((sum, f) => sum + f.decodedBodySize, 0)};
+}"""
+
+CUT_OFF = """() => {
+  const scrolls = e => e && e.matches("main *") && (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+  const outside = [...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e));
+  return [document.documentElement.scrollWidth - innerWidth, outside.slice(0, 5).map(e => e.outerHTML.slice(0, 90))];
+}"""
+
+CONTRAST = """() => {
+  const pen = Object.assign(document.createElement("canvas"), {width: 1, height: 1}).getContext("2d", {willReadFrequently: true});
+  const rgba = {}, read = colour => rgba[colour] ??= (pen.clearRect(0, 0, 1, 1), pen.fillStyle = colour, pen.fillRect(0, 0, 1, 1), [...pen.getImageData(0, 0, 1, 1).data]);
+  const over = ([r, g, b, a], under) => [r, g, b].map((x, k) => x * a / 255 + under[k] * (1 - a / 255));
+  const paper = e => { const own = e ? read(getComputedStyle(e).backgroundColor) : [255, 255, 255, 255]; return own[3] === 255 ? own : over(own, paper(e.parentElement)); };
+  const luminance = c => c.slice(0, 3).map(x => x / 255).map(x => x <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4).reduce((sum, x, k) => sum + x * [.2126, .7152, .0722][k], 0);
+  const low = {}, texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const e = texts.currentNode.parentElement, style = getComputedStyle(e);
+    if (!texts.currentNode.data.trim() || e.closest("script, style") || !e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    const under = paper(e), ink = over(read(style.color), under), [dim, bright] = [luminance(ink), luminance(under)].sort((a, b) => a - b);
+    const ratio = (bright + .05) / (dim + .05);
+    if (ratio < 4.5) low[`${style.color} on ${under.map(Math.round)}: ${ratio.toFixed(2)}`] = e.outerHTML.slice(0, 100);
+  }
+  return low;
+}"""
+
+PLAIN = """() => document.querySelectorAll("code, math").forEach(e => e.textContent = e.textContent)"""
+
+AXE = """async (options) => {
+  const {violations} = await axe.run(document, {resultTypes: ["violations"], ...options});
+  const short = n => `${n.html.slice(0, 120)}: ${n.failureSummary.slice(0, 160)}`;
+  return violations.filter(v => ["serious", "critical"].includes(v.impact)).map(v => [v.id, v.nodes.length, v.nodes.slice(0, 3).map(short)]);
+}"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+
+@pytest.fixture(scope="module")
+def base():
+    "Address of docs/ on this machine."
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(DOCS))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, chromium_sandbox=False)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def tab(browser):
+    return browser.new_page(reduced_motion="reduce")
+
+
+@pytest.fixture(scope="session")
+def axe():
+    return files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+
+
+def switch(tab): tab.locator(".quarto-color-scheme-toggle").first.dispatch_event("click")
+
+
+@pytest.fixture(scope="module", params=names)
+def seen(request, base, tab, axe):
+    "What a browser says about one page."
+    said = []
+    listeners = {"requestfailed": lambda r: said.append(f"{r.url[:100]} {r.failure}"), "pageerror": lambda e: said.append(str(e)),
+                 "console": lambda m: said.extend([m.text] if m.type == "error" else [])}
+    for event, listener in listeners.items(): tab.on(event, listener)
+    tab.set_viewport_size({"width": 1280, "height": 900})
+    tab.goto(f"{base}/{request.param}", wait_until="load")
+    page = SimpleNamespace(name=request.param, said=said, **tab.evaluate(LOOK))
+    page.contrast = {"light": tab.evaluate(CONTRAST)}
+    switch(tab)
+    page.contrast["dark"] = tab.evaluate(CONTRAST)
+    switch(tab)
+    tab.set_viewport_size({"width": 390, "height": 800})
+    page.cut = tab.evaluate(CUT_OFF)
+    tab.evaluate(axe)
+    page.axe = {"phone": tab.evaluate(AXE, {"runOnly": ["scrollable-region-focusable", "target-size"]})}
+    tab.set_viewport_size({"width": 1280, "height": 900})
+    tab.evaluate(PLAIN)  # a page may have ten thousand spans of code: their colours were looked at above
+    page.axe["desktop"] = tab.evaluate(AXE, {"rules": {"color-contrast": {"enabled": False}}})
+    for event, listener in listeners.items(): tab.remove_listener(event, listener)
+    return page
+
+
+def test_nothing_fails(seen):
+    assert seen.said == []
+
+
+def test_images_are_shown(seen):
+    assert seen.broken == []
+
+
+def test_no_raw_tex(seen):
+    assert re.findall(r".{0,20}(?:\\[a-zA-Z]+\{|\\\(|\\\[|\$\$|\\(?:frac|sum|partial|hat|cdot|times)\b).{0,20}", seen.text) == []
+
+
+def test_phone_does_not_scroll_sideways(seen):
+    "Neither does the page, nor is a part of it cut off."
+    sideways, outside = seen.cut
+    assert (sideways <= 0, outside) == (True, [])
+
+
+@pytest.mark.parametrize("screen", ["desktop", "phone"])
+def test_accessible(seen, screen):
+    "No serious or critical finding of axe-core."
+    assert seen.axe[screen] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast(seen, scheme):
+    "All text that shows has a contrast of at least 4.5 to what is behind it."
+    assert seen.contrast[scheme] == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_by_axe(base, browser, axe, scheme):
+    "The same by axe-core, which takes its time, on one short page."
+    tab = browser.new_page(color_scheme=scheme, reduced_motion="reduce")
+    tab.goto(f"{base}/index.html")
+    tab.evaluate(axe)
+    found = tab.evaluate(AXE, {})
+    tab.close()
+    assert found == []
+
+
+def test_contrast_is_noticed(base, browser):
+    "Grey on grey is found."
+    tab = browser.new_page()
+    tab.goto(f"{base}/index.html")
+    before = tab.evaluate(CONTRAST)
+    tab.evaluate("document.querySelector('main p').style.color = '#aaa'")
+    after = tab.evaluate(CONTRAST)
+    tab.close()
+    assert len(after) == len(before) + 1
+
+
+def test_weight(seen):
+    "All that the page loads, unpacked."
+    assert seen.weight <= (800e3 if seen.name == "index.html" else 1.5e6)
+
+
+def test_dark_follows_the_system_and_the_switch(base, browser):
+    paper = "getComputedStyle(document.body).backgroundColor"
+    shades = []
+    for scheme in ("light", "dark"):
+        tab = browser.new_page(color_scheme=scheme)
+        tab.goto(f"{base}/index.html")
+        shades.append(tab.evaluate(paper))
+        tab.locator(".quarto-color-scheme-toggle").first.click()
+        shades.append(tab.evaluate(paper))
+        tab.reload()
+        shades.append(tab.evaluate(paper))
+        tab.close()
+    light, dark = shades[0], shades[1]
+    assert light != dark
+    assert shades == [light, dark, dark, dark, light, light]
+
+
+@pytest.mark.parametrize("words, pages", [
+    ("col2im", {"convolution", "fast_layers", "conv_kernels", "getting_fast", "symbols"}),
+    ("batchnorm_backward_alt", {"normalization"}),
+    ("learning rate", {"optim"}),
+    ("max_pool_backward_naive", {"pooling"}),
+    ("adjointness", {"convolution", "pooling", "gradient_check"}),
+])
+def test_search_leads_to_the_page(base, browser, words, pages):
+    "One of the pages is among the first three results."
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.goto(f"{base}/index.html")
+    tab.locator("#quarto-search button").first.click()
+    tab.locator("#quarto-search input, .aa-Input").first.fill(words)
+    results = tab.locator(".search-result, .aa-Item a")
+    results.first.wait_for()
+    found = [re.search(r"(\w+)\.html", a.get_attribute("href"))[1] for a in results.all()[:3]]
+    tab.close()
+    assert set(found) & pages, f"{words} leads to {found}"
+
+
+def test_pages_can_be_read_from_a_folder(browser):
+    "Without a server too: pictures, formulas and the style."
+    tab = browser.new_page()
+    tab.goto((DOCS / "convolution.html").as_uri())
+    look = tab.evaluate(LOOK)
+    font = tab.evaluate("document.fonts.ready.then(() => document.fonts.check('16px \"STIX Two Math\"'))")
+    tab.close()
+    assert (look["broken"], font) == ([], True)
