@@ -193,9 +193,10 @@ def test_printed_lines(capsys):
         "(Epoch 1 / 2) train acc: 0.000000; val_acc: 0.200000\n(Iteration 5 / 6) loss: 4.000000\n(Epoch 2 / 2) train acc: 0.000000; val_acc: 0.300000\n")
 
 
-def test_nothing_is_printed_when_not_verbose(capsys):
+def test_nothing_is_printed_when_not_verbose_nor_written_without_a_name(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     Solver(Linear(), small(), num_epochs=1, print_every=1, verbose=False).train()
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "") and list(tmp_path.iterdir()) == []
 
 
 def test_one_iteration_an_epoch_is_looked_at_once():
@@ -560,8 +561,8 @@ def foreign(tmp_path):
     return {"empty": (b"", "not a zip file"), "text": (b"hello", "not a zip file"), "npy": (npy.getvalue(), "not a zip file"),
             "pickle": (pickle.dumps(Evil(mark)), "not a zip file"), "object": (npz(checkpoint=head(state={"array": "a"}), a=evil), "allow_pickle=False"),
             "other-npz": (npz(W1=np.zeros(3)), "checkpoint"), "no-json": (text("hello"), "JSON"), "json-list": (text("[1]"), ""), "no-state": (text('{"format": "cs231n_lit checkpoint", "version": 1}'), "state"),
-            "format": (npz(checkpoint=head(format="other")), "format: other; given: cs231n_lit checkpoint"),
-            "version-2": (npz(checkpoint=head(version=2)), "version: 2; given: 1"), "version-0": (npz(checkpoint=head(version=0)), "version: 0; given: 1"),
+            "format": (npz(checkpoint=head(format="other")), " its format: other; given: cs231n_lit checkpoint"),
+            "version-2": (npz(checkpoint=head(version=2)), " its version: 2; given: 1"), "version-0": (npz(checkpoint=head(version=0)), " its version: 0; given: 1"),
             "no-array": (npz(checkpoint=head(state={"array": "a"})), "'a'"), "bomb": (bomb.getvalue(), "it is compressed"), "header": (header, "")}
 
 
