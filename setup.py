@@ -146,7 +146,8 @@ setup(
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split()},
-    entry_points={'console_scripts': cfg['console_scripts'].split()},
+    entry_points={'console_scripts': cfg['console_scripts'].split(),
+                  'nbdev': ['cs231n_lit=cs231n_lit._modidx:d']},  # lets nbdev link functions' names to their pages
     packages=find_namespace_packages(include=['cs231n_lit', 'cs231n_lit.*']),
     include_package_data=True,
     zip_safe=False,

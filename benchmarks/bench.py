@@ -9,6 +9,7 @@ to three times slower on some cases.
 Writes OUT.json, OUT-ratios.png and OUT-roofline.png, and prints a table.
 """
 import argparse
+import atexit
 import json
 import os
 import platform
@@ -338,6 +339,7 @@ def main():
     if not args.only or "naive" in args.only: workers.append(Worker("naive", 1))
 
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
+    for p in busy: atexit.register(p.kill)
     results = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "busy": args.busy, "date": time.strftime("%Y-%m-%d"), "ceilings": {}, "cases": {}}
     for w in workers:
         if w.kind == "ours":
@@ -347,10 +349,10 @@ def main():
         if any(part in case for part in args.cases):
             results["cases"][case] = measure(case, [w for w in workers if takes(w, case)], args.rounds)
             print(case, {n: round(t["median"], 3) for n, t in results["cases"][case].items()}, flush=True)
-    for p in busy: p.kill()
     for w in workers: w.close()
     print("\n" + table(results))
     Path(f"{args.out}.json").write_text(json.dumps(results, indent=1))
+    if args.busy: return
     if any("torch@" in n for times in results["cases"].values() for n in times):
         plot_ratios(results, args.threads).savefig(f"{args.out}-ratios.png", dpi=110)
     if "ours" in wanted: plot_roofline(results, max(args.threads)).savefig(f"{args.out}-roofline.png", dpi=110)

@@ -50,6 +50,14 @@ def to_mathml(page, convert):
     return MATH.sub(formula, KATEX.sub("", page))
 
 
+def used_icons(folder):
+    "Leave the icons that are used in the style sheet of two thousand."
+    used = {name for p in [*folder.glob("*.html"), *folder.glob("site_libs/*.js")] for name in re.findall(r"\bbi-[\w-]+", p.read_text(encoding="utf-8"))}
+    sheet = folder / "site_libs/bootstrap-icons/bootstrap-icons.min.css"
+    rule = re.compile(r"\.(bi-[\w-]+)::before\{[^}]*\}")
+    sheet.write_text(rule.sub(lambda m: m[0] * (m[1] in used), sheet.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def with_smalldocs():
     from math_core import LatexToMathML
     from nbdev.quarto import refresh_quarto_yml
@@ -65,6 +73,7 @@ def with_smalldocs():
     for page in (PROC / "docs").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         page.write_text(to_mathml(text, convert), encoding="utf-8")
+    used_icons(PROC / "docs")
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.move(PROC / "docs", DOCS)
 
@@ -98,10 +107,16 @@ def by_keyboard(page):
     return re.sub(r'(<a class="sidebar-item-[^>]*?)role="navigation"', r'\1role="button" tabindex="0"', page)
 
 
+def without_dead_ends(page, ids):
+    "Private functions have no heading to lead to: their names are no links."
+    return re.sub(r'<a href="(\w+\.html)#(\w+)">(<code>.*?</code>)</a>', lambda m: m[0] if m[2] in ids.get(m[1], ()) else m[3], page)
+
+
 def finish(page, notebook, settings):
     "One page's HTML with what neither renderer has."
     page = re.sub(r'(<header id="title-block-header".*?)(</header>)', lambda m: m[1] + facts(notebook, settings) + m[2], page, count=1, flags=re.S)
     page = page.replace(f'/nbs/{published(notebook)}"', f'/nbs/{notebook.name}"')  # links to the source, by smalldocs
+    page = page.replace(f'<a href="{settings["doc_host"]}{settings["doc_baseurl"]}/', '<a href="')  # links of functions' names, by nbdev
     return by_keyboard(page)
 
 
@@ -112,9 +127,10 @@ def main():
     (with_quarto if quarto else with_smalldocs)()
     config = ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini")
-    for notebook in NBS.glob("*.ipynb"):
-        path = DOCS / published(notebook).replace(".ipynb", ".html")
-        path.write_text(finish(path.read_text(encoding="utf-8"), notebook, config["DEFAULT"]), encoding="utf-8")
+    notebooks = {DOCS / published(n).replace(".ipynb", ".html"): n for n in NBS.glob("*.ipynb")}
+    pages = {path: finish(path.read_text(encoding="utf-8"), n, config["DEFAULT"]) for path, n in notebooks.items()}
+    ids = {path.name: set(re.findall(r'\bid="([^"]+)"', page)) for path, page in pages.items()}
+    for path, page in pages.items(): path.write_text(without_dead_ends(page, ids), encoding="utf-8")
     (DOCS / ".gitignore").write_text(keep)
     print(f"Built with {'Quarto' if quarto else 'smalldocs (Quarto is not installed)'}: open {DOCS / 'index.html'}")
 

@@ -321,14 +321,14 @@ BAD = [
     (dict(batch_size=None), TypeError, "Solver: batch_size needs"), (dict(print_every=None), TypeError, "Solver: print_every needs"),
     (dict(num_epochs=-1), ValueError, "Solver: num_epochs needs to be at least 0; got -1"), (dict(num_epochs=1.5), TypeError, "Solver: num_epochs needs"),
     (dict(lr_decay=-1), ValueError, "Solver: lr_decay needs"), (dict(lr_decay="1"), TypeError, "Solver: lr_decay needs"),
-    (dict(lr_decay=np.nan), ValueError, "Solver: lr_decay needs"), (dict(checkpoint_name=5), TypeError, "int"),
+    (dict(lr_decay=np.nan), ValueError, "Solver: lr_decay needs"), (dict(checkpoint_name=5), TypeError, "expected str"),
 ]
 
 
 @pytest.mark.parametrize("change, error, text", BAD, ids=[f"{i}-{text}" for i, (_, _, text) in enumerate(BAD)])
 def test_bad_settings(change, error, text):
     with pytest.raises(error) as e: Solver(Linear(), **({"data": d} | change))
-    assert text in str(e.value)
+    assert str(e.value).startswith(text)
 
 
 BAD_LOOKS = [
@@ -345,7 +345,7 @@ BAD_LOOKS = [
 @pytest.mark.parametrize("args, error, text", BAD_LOOKS, ids=[text for _, _, text in BAD_LOOKS])
 def test_bad_looks(args, error, text):
     with pytest.raises(error) as e: Solver(Linear(), d).check_accuracy(*args)
-    assert text in str(e.value)
+    assert str(e.value).startswith(text)
 
 
 def test_a_missing_gradient_is_named():
@@ -353,7 +353,7 @@ def test_a_missing_gradient_is_named():
         def loss(self, X, y=None):
             out = super().loss(X, y)
             return out if y is None else (out[0], {"w": out[1]["w"]})
-    with pytest.raises(ValueError, match=r"Solver: the gradients of model.loss needs the key 'b'; it has \['w'\]"):
+    with pytest.raises(ValueError, match=r"^Solver: the gradients of model.loss needs the key 'b'; it has \['w'\]"):
         Solver(Forgetful(), d).train()
 
 
@@ -466,7 +466,8 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(model, data, text, tmp
     model = model()
     before, state = {p: w.copy() for p, w in model.params.items()}, np.random.get_state(legacy=False)
     with pytest.raises(ValueError) as e: Solver.resume(tmp_path / "run_epoch_1.npz", model, data)
-    assert text in str(e.value) and ("does not fit" in str(e.value) or not data)
+    start = f"Solver.resume: {tmp_path / 'run_epoch_1.npz'} does not fit: " if data else ""
+    assert str(e.value).startswith(start + text)
     assert same(model.params, before) and same(np.random.get_state(legacy=False), state)
 
 
@@ -498,7 +499,7 @@ def test_arrays_are_there_by_name_for_anyone(tmp_path):
 
 @pytest.mark.parametrize("thing", [np.array([print]), np.array([{}, None])], ids=["functions", "objects"])
 def test_python_objects_are_not_saved(thing, tmp_path):
-    with pytest.raises(TypeError, match=r"save_checkpoint: /a/1 holds Python objects"): save_checkpoint(tmp_path / "a.npz", {"a": [0, thing]})
+    with pytest.raises(TypeError, match=r"^save_checkpoint: /a/1 holds Python objects; only numbers and text can be saved$"): save_checkpoint(tmp_path / "a.npz", {"a": [0, thing]})
     with pytest.raises(TypeError): save_checkpoint(tmp_path / "a.npz", {"a": object()})
     assert list(tmp_path.iterdir()) == []
 
@@ -582,7 +583,7 @@ def test_no_file_is_said_so(tmp_path):
 
 def test_a_state_of_something_else_cannot_be_resumed(tmp_path):
     save_checkpoint(tmp_path / "a.npz", {"W": np.zeros(3)})
-    with pytest.raises(ValueError, match="Solver.resume: .*a.npz needs the key 'settings'"): Solver.resume(tmp_path / "a.npz", Linear(), d)
+    with pytest.raises(ValueError, match="^Solver.resume: .*a.npz needs the key 'settings'"): Solver.resume(tmp_path / "a.npz", Linear(), d)
 
 
 # Writing that fails

@@ -50,7 +50,8 @@ def add_penalty_gradient(grads: dict,   # gradients by name; those of the weight
                         ) -> None:
     "Add the gradient of `l2_penalty` to the gradients of the weights."
     for name, W in params.items():
-        if reg and name[0] == "W": grads[name] += reg * W
+        if not reg or name[0] != "W": continue
+        for k in range(0, len(W), 256): grads[name][k:k + 256] += reg * W[k:k + 256]  # slices that fit in a cache
 
 # %% ../../nbs/12_fc_net.ipynb #51f40a23
 class Net:
