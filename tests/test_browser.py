@@ -88,11 +88,6 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def tab(browser):
-    return browser.new_page(reduced_motion="reduce")
-
-
 @pytest.fixture(scope="session")
 def axe():
     return files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
@@ -104,13 +99,12 @@ def switch(tab):
 
 
 @pytest.fixture(scope="module", params=names)
-def seen(request, base, tab, axe):
+def seen(request, base, browser, axe):
     "What a browser says about one page."
-    said = []
-    listeners = {"requestfailed": lambda r: said.append(f"{r.url[:100]} {r.failure}"), "pageerror": lambda e: said.append(str(e)),
-                 "console": lambda m: said.extend([m.text] if m.type == "error" else [])}
-    for event, listener in listeners.items(): tab.on(event, listener)
-    tab.set_viewport_size({"width": 1280, "height": 900})
+    said, tab = [], browser.new_page(reduced_motion="reduce", viewport={"width": 1280, "height": 900})  # knows nothing of other pages
+    tab.on("requestfailed", lambda r: said.append(f"{r.url[:100]} {r.failure}"))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("console", lambda message: said.extend([message.text] if message.type == "error" else []))
     tab.goto(f"{base}/{request.param}", wait_until="load")
     page = SimpleNamespace(name=request.param, said=said, **tab.evaluate(LOOK))
     page.contrast, page.paper = {}, {}
@@ -124,7 +118,7 @@ def seen(request, base, tab, axe):
     tab.set_viewport_size({"width": 1280, "height": 900})
     tab.evaluate(PLAIN)  # a page may have ten thousand spans of code: their colours were looked at above
     page.axe["desktop"] = tab.evaluate(AXE, {"rules": {"color-contrast": {"enabled": False}}})
-    for event, listener in listeners.items(): tab.remove_listener(event, listener)
+    tab.close()
     return page
 
 
