@@ -13,7 +13,7 @@ from ..layer_utils import (affine_norm_relu_backward, affine_norm_relu_forward, 
                                     affine_relu_forward)
 from ..layers import affine_backward, affine_forward, dropout_backward, dropout_forward, softmax_loss
 
-# %% ../../nbs/12_fc_net.ipynb #c2b9a71d
+# %% ../../nbs/12_fc_net.ipynb #c0e67b47
 def normal_weights(shape: tuple,  # shape of the weights
                    scale: float,  # standard deviation
                    dtype,         # type of the result
@@ -36,14 +36,14 @@ def check_settings(where: str,           # name of the net, for the message
     check_number(where, "reg", reg, 0)
     if np.dtype(dtype).kind != "f": raise TypeError(f"{where}: dtype needs to be a floating-point type; got {np.dtype(dtype)}")
 
-# %% ../../nbs/12_fc_net.ipynb #71506ea1
+# %% ../../nbs/12_fc_net.ipynb #859e79b7
 def l2_penalty(params: dict,  # parameters by name
                reg: float,    # strength of the penalty
               ) -> float:     # 0.5 * reg * the sum of the squares of all parameters named W…
     "The L2 penalty on a net's weights; biases, gammas and betas are free."
     return 0.5 * reg * sum(float(np.vdot(W, W)) for name, W in params.items() if name[0] == "W") if reg else 0.0
 
-# %% ../../nbs/12_fc_net.ipynb #cdf80aa7
+# %% ../../nbs/12_fc_net.ipynb #629b5373
 def add_penalty_gradient(grads: dict,   # gradients by name; those of the weights are changed
                          params: dict,  # parameters by name
                          reg: float,    # strength of the penalty
@@ -53,7 +53,7 @@ def add_penalty_gradient(grads: dict,   # gradients by name; those of the weight
         if not reg or name[0] != "W": continue
         for k in range(0, len(W), 256): grads[name][k:k + 256] += reg * W[k:k + 256]  # slices that fit in a cache
 
-# %% ../../nbs/12_fc_net.ipynb #51f40a23
+# %% ../../nbs/12_fc_net.ipynb #d176674b
 class Net:
     "What all nets share: parameters that are saved to and loaded from a file."
     def save(self,
@@ -74,7 +74,7 @@ class Net:
         self.params = {n: params[n].astype(w.dtype) for n, w in self.params.items()}
         return True
 
-# %% ../../nbs/12_fc_net.ipynb #37a24cb0
+# %% ../../nbs/12_fc_net.ipynb #f0992e17
 class TwoLayerNet(Net):
     "affine – ReLU – affine – softmax."
     def __init__(self,
@@ -108,7 +108,7 @@ class TwoLayerNet(Net):
         add_penalty_gradient(grads, p, self.reg)
         return loss + l2_penalty(p, self.reg), grads
 
-# %% ../../nbs/12_fc_net.ipynb #132bb3c4
+# %% ../../nbs/12_fc_net.ipynb #874728bc
 class FullyConnectedNet(Net):
     "{affine – [batch or layer norm] – ReLU – [dropout]} × (L - 1) – affine – softmax."
     def __init__(self,
