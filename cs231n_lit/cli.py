@@ -51,7 +51,7 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train the three-layer ConvNet", description=(
         "Train conv - ReLU - 2x2 max pool - affine - ReLU - affine - softmax. The embedded pictures need no download and take about a "
-        "minute on two cores. Results go to a new folder in RUNS: checkpoint.npz, history.json, curves.png and filters.png."))
+        "minute on two cores. Results go to a new folder in RUNS: the newest checkpoint, history.json, curves.png and filters.png."))
     train.add_argument("--data", choices=["pictures", "cifar10"], default="pictures", help="what to train on (default: pictures)")
     train.add_argument("--cifar10-dir", metavar="DIR", help="folder of CIFAR-10, where it is not found by itself")
     train.add_argument("--runs", type=Path, default=Path("runs"), help="where the folder of results goes (default: runs)")
@@ -149,7 +149,7 @@ def train(args: argparse.Namespace,  # the options of `cs231n-lit train`
     bar = _bar(solver) if sys.stderr.isatty() else lambda solver: None
     def callback(solver):
         bar(solver)
-        _keep_newest(folder)
+        if solver.iteration % solver.iterations_per_epoch == 0: _keep_newest(folder)
     solver.callback = callback
     print(f"Training on {len(data['X_train'])} images, {solver.num_iterations} steps; results go to {folder}", flush=True)
     began, code = time.perf_counter(), 0

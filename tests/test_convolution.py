@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from layouts import layouts
 from cs231n_lit.convolution import check_conv, conv_backward_naive, conv_forward_naive, conv_output_size
 from cs231n_lit.gradient_check import eval_numerical_gradient_array, fixture, max_error
 
@@ -236,23 +237,6 @@ def test_mixed_types_follow_numpy_and_whole_numbers_follow_x(x, w, b, dout, forw
     assert out.dtype == forward and out == 5
     grads = conv_backward_naive(np.full((1, 1, 1, 1), 3, dout), cache)
     assert {g.dtype for g in grads} == {np.dtype(backward)} and [g.sum() for g in grads] == [12, 12, 3]
-
-
-def spread(a):
-    "The same numbers, with others between them."
-    wide = np.full([2 * n for n in a.shape], 77, a.dtype)
-    wide[tuple(slice(None, None, 2) for _ in a.shape)] = a
-    return wide[tuple(slice(None, None, 2) for _ in a.shape)]
-
-
-def frozen(a):
-    a = a.copy()
-    a.flags.writeable = False
-    return a
-
-
-layouts = {"Fortran": np.asfortranarray, "strided": spread, "reversed": lambda a: a[..., ::-1].copy()[..., ::-1], "read-only": frozen,
-           "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder("S")), "a list": np.ndarray.tolist, "unaligned": lambda a: np.frombuffer(b"." + a.tobytes(), a.dtype, offset=1).reshape(a.shape)}
 
 
 @pytest.mark.parametrize("layout", layouts.values(), ids=layouts)

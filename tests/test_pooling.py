@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from layouts import layouts
 from cs231n_lit.gradient_check import eval_numerical_gradient_array, fixture, max_error
 from cs231n_lit.pooling import check_pool, max_pool_backward_naive, max_pool_forward_naive
 
@@ -202,23 +203,6 @@ def test_mixed_types_follow_numpy_and_whole_numbers_follow_x(x, dout, forward, b
     out, cache = max_pool_forward_naive(np.ones((1, 1, 2, 2), x), pool(2, 2, 1))
     dx = max_pool_backward_naive(np.full((1, 1, 1, 1), 3, dout), cache)
     assert (out.dtype, dx.dtype) == (forward, backward) and out == 1 and dx.sum() == 3
-
-
-def spread(a):
-    "The same numbers, with larger ones between them."
-    wide = np.full([2 * n for n in a.shape], 777, a.dtype)
-    wide[tuple(slice(None, None, 2) for _ in a.shape)] = a
-    return wide[tuple(slice(None, None, 2) for _ in a.shape)]
-
-
-def frozen(a):
-    a = a.copy()
-    a.flags.writeable = False
-    return a
-
-
-layouts = {"Fortran": np.asfortranarray, "strided": spread, "reversed": lambda a: a[..., ::-1].copy()[..., ::-1], "read-only": frozen,
-           "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder("S")), "a list": np.ndarray.tolist, "unaligned": lambda a: np.frombuffer(b"." + a.tobytes(), a.dtype, offset=1).reshape(a.shape)}
 
 
 @pytest.mark.parametrize("layout", layouts.values(), ids=layouts)
