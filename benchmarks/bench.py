@@ -3,9 +3,10 @@
     python benchmarks/bench.py [--cases c1 v2 pool_A …] [--rounds 15] [--torch-python PATH] [--out benchmarks/results]
 
 Each implementation runs in a process of its own, one for each number of threads. All are alive at once and take turns, a few calls
-at a time, so that whatever else the machine does hits all of them alike. Only ratios taken from one run mean anything. All processes
-start with the C library told to keep freed memory (MALLOC_*; it ignores a first threshold above 32 MB), without which PyTorch is up
-to three times slower on some cases.
+at a time, so that whatever else the machine does hits all of them alike. Only ratios taken from one run mean anything. A turn begins
+with a pause, because the threads of the one before may still spin, and a call that does not count. All processes start with the C
+library told to keep freed memory (MALLOC_*; it ignores a first threshold above 32 MB), without which PyTorch is up to three times
+slower on some cases.
 Writes OUT.json, OUT-ratios.png and OUT-roofline.png, and prints a table.
 """
 import argparse
@@ -26,6 +27,7 @@ CONV = {  # N C H W, F HH WW, stride, pad
     "v3": ((32, 128, 8, 8), (256, 3, 3), 1, 1), "p": ((64, 64, 16, 16), (128, 1, 1), 1, 0)}
 POOL = {"A": ((100, 3, 32, 32), 2, 2), "B": ((50, 32, 32, 32), 2, 2), "C": ((64, 64, 33, 33), 3, 2)}  # images, window, stride
 NORM = (64, 32, 32, 32)
+PAUSE = .03  # seconds; OpenMP's and OpenBLAS's threads sleep after less
 BATCH = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
 
@@ -189,7 +191,8 @@ def worker(kind):
             elif kind.startswith("torch"): call, times = torch_calls(case, kind == "torch-last")
             else: call, times = package_calls(case, kind == "naive")
             ready = case
-            if kind != "naive" and not case.startswith("epoch"): call(), call()
+        time.sleep(PAUSE)
+        if kind != "naive" and not case.startswith("epoch"): call()
         taken = []
         for _ in range(calls):
             start = time.perf_counter()

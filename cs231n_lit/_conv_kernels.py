@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['Real', 'Int', 'VECTOR_BYTES', 'FORWARD', 'POINTWISE', 'POINTWISE_BACK', 'BACKWARD', 'BACKWARD_W', 'WINOGRAD',
-           'WINOGRAD_W', 'PACK', 'PACK_ROTATED', 'FINISH', 'PACK_FILTERS', 'PACK_WINDOWS', 'plan', 'Pointer', 'tile',
-           'tile_of', 'round_up', 'offsets', 'Plan', 'panel_width', 'product', 'shuffle', 'transpose_block',
-           'transpose_at', 'transpose', 'zero', 'pad_planes', 'pack_filters', 'forward', 'pointwise',
-           'pointwise_images', 'add_dw', 'add_db', 'add_windows', 'dx_image', 'pack_windows', 'backward',
+           'WINOGRAD_W', 'PACK', 'PACK_ROTATED', 'FINISH', 'PACK_FILTERS', 'PACK_WINDOWS', 'COLUMNS', 'plan', 'Pointer',
+           'tile', 'tile_of', 'scattered_rows', 'scattered_tile', 'round_up', 'offsets', 'Plan', 'panel_width',
+           'product', 'shuffle', 'transpose_block', 'transpose_at', 'transpose', 'zero', 'pad_planes', 'pack_filters',
+           'forward', 'copy_row', 'copy_every', 'unroll', 'columns_product', 'forward_columns', 'pointwise',
+           'pointwise_images', 'add_dw', 'add_db', 'add_windows', 'add_dx', 'store_dx', 'pack_windows', 'backward',
            'transform_patch', 'pad_pixels', 'transform_images', 'transform_filter', 'pack_winograd', 'inverse_patch',
            'inverse_images', 'store_rows', 'winograd', 'spread_patch', 'spread_images', 'winograd_dw', 'gather_filter',
            'finish_dw', 'at', 'run', 'aligned', 'scratch_space', 'in_turn', 'Layer', 'empty', 'packed', 'winograd_pays',
-           'winograd_images', 'conv_forward', 'is_pointwise', 'winograd_backward', 'conv_backward']
+           'winograd_images', 'conv_forward', 'columns_pay', 'is_pointwise', 'winograd_backward', 'conv_backward']
 
 # %% ../nbs/09b_conv_kernels.ipynb #ad82bc63
 import threading
@@ -21,12 +22,12 @@ from math import prod
 import cython
 import numpy as np
 
-# %% ../nbs/09b_conv_kernels.ipynb #fead1979
+# %% ../nbs/09b_conv_kernels.ipynb #09a28ee9
 Real = cython.fused_type(cython.float, cython.double)
 Int = cython.typedef(cython.Py_ssize_t)
 VECTOR_BYTES = 16
 
-# %% ../nbs/09b_conv_kernels.ipynb #81db1200
+# %% ../nbs/09b_conv_kernels.ipynb #01dcc2b4
 class Pointer:
     "What a C pointer is while the code is interpreted: an array and a place in it."
     def __init__(self, array, at=0): self.array, self.at = array, at
@@ -34,43 +35,69 @@ class Pointer:
     def __setitem__(self, i, value): self.array[self.at + i] = value
     def __add__(self, i): return Pointer(self.array, self.at + i)
 
-# %% ../nbs/09b_conv_kernels.ipynb #adbce4fb
+# %% ../nbs/09b_conv_kernels.ipynb #f30925f3
 @cython.cfunc
 @cython.nogil
 @cython.inline
 @cython.exceptval(check=False)
 def tile(a: cython.pointer(Real), rows: cython.pointer(Int), steps: cython.pointer(Int), K: Int,  # numbers a[rows[m] + steps[k]]
-         b: cython.pointer(Real), b_pitch: Int,        # a panel: row k starts at b + k * b_pitch
+         b: cython.pointer(Real), b_pitch: Int, lines: cython.pointer(Int),  # row k starts at b + k * b_pitch, or at
+         scattered: cython.bint,                                             # b + lines[k] where rows are scattered
          init: cython.pointer(Real), init_pitch: Int,  # where the sums start; pitch 0 gives all rows the same
-         out: cython.pointer(Real), pitch: Int, W: Int) -> cython.void:
-    "Six rows times W columns, summed in registers."
-    r: Int[6]
+         out: cython.pointer(Real), pitch: Int, R: Int, W: Int) -> cython.void:
+    "R rows times W columns, summed in registers."
+    row: cython.pointer(Real)[6]
     c: Real[384]
-    if not cython.compiled: r, c = [0] * 6, np.zeros(384)
-    for m in range(6):
-        r[m] = rows[m]
+    if not cython.compiled: row, c = [a] * 6, np.zeros(384)
+    for m in range(R):
+        row[m] = a + rows[m]
         for j in range(W): c[m * W + j] = 0
     for k in range(K):
-        for m in range(6):
-            s = a[r[m] + steps[k]]
-            for j in range(W): c[m * W + j] += s * b[k * b_pitch + j]
-    for m in range(6):
-        for j in range(W): out[m * pitch + j] = init[m * init_pitch + j] + c[m * W + j]
+        line = b + (lines[k] if scattered else k * b_pitch)
+        for m in range(R):
+            s = row[m][steps[k]]
+            for j in range(W): c[m * W + j] += s * line[j]
+    for m in range(R):
+        for j in range(W): c[m * W + j] += init[m * init_pitch + j]
+    for m in range(R):
+        for j in range(W): out[m * pitch + j] = c[m * W + j]
 
-# %% ../nbs/09b_conv_kernels.ipynb #4aaefff9
+# %% ../nbs/09b_conv_kernels.ipynb #fe9096fb
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def tile_of(W: Int, a: cython.pointer(Real), rows: cython.pointer(Int), steps: cython.pointer(Int), K: Int, b: cython.pointer(Real), b_pitch: Int,
             init: cython.pointer(Real), init_pitch: Int, out: cython.pointer(Real), pitch: Int) -> cython.void:
-    "`tile` for one of the widths 64, 32, 16, 8, 4."
-    if W == 64: tile(a, rows, steps, K, b, b_pitch, init, init_pitch, out, pitch, 64)
-    elif W == 32: tile(a, rows, steps, K, b, b_pitch, init, init_pitch, out, pitch, 32)
-    elif W == 16: tile(a, rows, steps, K, b, b_pitch, init, init_pitch, out, pitch, 16)
-    elif W == 8: tile(a, rows, steps, K, b, b_pitch, init, init_pitch, out, pitch, 8)
-    else: tile(a, rows, steps, K, b, b_pitch, init, init_pitch, out, pitch, 4)
+    "`tile` of six rows for one of the widths 64, 32, 16, 8, 4."
+    if W == 64: tile(a, rows, steps, K, b, b_pitch, steps, False, init, init_pitch, out, pitch, 6, 64)
+    elif W == 32: tile(a, rows, steps, K, b, b_pitch, steps, False, init, init_pitch, out, pitch, 6, 32)
+    elif W == 16: tile(a, rows, steps, K, b, b_pitch, steps, False, init, init_pitch, out, pitch, 6, 16)
+    elif W == 8: tile(a, rows, steps, K, b, b_pitch, steps, False, init, init_pitch, out, pitch, 6, 8)
+    else: tile(a, rows, steps, K, b, b_pitch, steps, False, init, init_pitch, out, pitch, 6, 4)
 
-# %% ../nbs/09b_conv_kernels.ipynb #79b3d699
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def scattered_rows(R: Int, W: Int, a: cython.pointer(Real), rows: cython.pointer(Int), steps: cython.pointer(Int), K: Int, b: cython.pointer(Real),
+                   lines: cython.pointer(Int), init: cython.pointer(Real), init_pitch: Int, out: cython.pointer(Real), pitch: Int) -> cython.void:
+    "`tile` of R rows for one of the widths, b's rows where `lines` says."
+    if W == 64: tile(a, rows, steps, K, b, 0, lines, True, init, init_pitch, out, pitch, R, 64)
+    elif W == 32: tile(a, rows, steps, K, b, 0, lines, True, init, init_pitch, out, pitch, R, 32)
+    elif W == 16: tile(a, rows, steps, K, b, 0, lines, True, init, init_pitch, out, pitch, R, 16)
+    elif W == 8: tile(a, rows, steps, K, b, 0, lines, True, init, init_pitch, out, pitch, R, 8)
+    else: tile(a, rows, steps, K, b, 0, lines, True, init, init_pitch, out, pitch, R, 4)
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def scattered_tile(R: Int, W: Int, a: cython.pointer(Real), rows: cython.pointer(Int), steps: cython.pointer(Int), K: Int, b: cython.pointer(Real),
+                   lines: cython.pointer(Int), init: cython.pointer(Real), init_pitch: Int, out: cython.pointer(Real), pitch: Int) -> cython.void:
+    "`tile` of six or five rows."
+    if R == 6: scattered_rows(6, W, a, rows, steps, K, b, lines, init, init_pitch, out, pitch)
+    else: scattered_rows(5, W, a, rows, steps, K, b, lines, init, init_pitch, out, pitch)
+
+# %% ../nbs/09b_conv_kernels.ipynb #3b9a9002
 def round_up(n, unit): return -(-n // unit) * unit
 
 def offsets(*axes):
@@ -79,7 +106,7 @@ def offsets(*axes):
     for count, step in axes: total = (total[:, None] + np.arange(count) * step).ravel()
     return np.append(total, np.full(6, total.max(initial=0), np.intp))
 
-# %% ../nbs/09b_conv_kernels.ipynb #bba7be9c
+# %% ../nbs/09b_conv_kernels.ipynb #c68b2512
 @cython.cclass
 class Plan:
     "The sizes of one convolution, and where things lie in memory."
@@ -90,13 +117,19 @@ class Plan:
     plane: Int; planes: Int        # numbers in one padded plane (Hp, Wp), and in an image of them
     pixels: Int                    # numbers in one padded image (Hp, Wp, C)
     d_pitch: Int                   # numbers in a row of dout with the filters innermost
+    images: Int                    # worked on together, if they are small
     chunk: Int; d_chunk: Int       # places worked on at once: forward, and for dx
+    d_band: Int                    # places of an image's dout that are turned around at once: 512 KB in float32
     places: cython.pointer(Int)    # of windows in padded planes
     taps: cython.pointer(Int)      # of a window's numbers in padded planes
     d_places: cython.pointer(Int)  # of windows in padded pixels
     d_rows: cython.pointer(Int)    # of rows of dout with the filters innermost
-    w_rows: cython.pointer(Int)    # of filters, if they are 1 x 1
+    w_rows: cython.pointer(Int)    # of filters in w
     ramp: cython.pointer(Int)      # 0, 1, 2, ...
+    phases: Int; high: Int         # unrolled columns: rows of the image that one step skips, plus one; rows of results at once
+    column: Int                    # numbers in one of them
+    lines: cython.pointer(Int)     # of taps in the unrolled columns
+    w_taps: cython.pointer(Int)    # of the same taps in a filter
     th: Int; tw: Int               # Winograd: tiles of 2 x 2 outputs in an image
     band: Int; group: Int          # rows of tiles worked on at once, images that many rows need
     v_plane: Int; m_plane: Int; y_plane: Int  # numbers in one of 16 planes of transformed input, product, dout
@@ -107,7 +140,7 @@ class Plan:
     def __init__(self, x_shape, w_shape, stride, pad, itemsize, winograd=False):
         self.N, self.C, self.H, self.W = x_shape
         self.F, _, self.HH, self.WW = w_shape
-        self.S, self.P, self.keep = stride, pad, []
+        self.S, self.P, self.images, self.keep = stride, pad, 1, []
         self.Hp, self.Wp = self.H + 2 * pad, self.W + 2 * pad
         self.Ho, self.Wo = (self.Hp - self.HH) // stride + 1, (self.Wp - self.WW) // stride + 1
         self.K, self.Q = self.C * self.HH * self.WW, self.Ho * self.Wo
@@ -121,15 +154,30 @@ class Plan:
     def for_windows(self):
         "Sizes and tables of the direct way."
         row = self.Wp * self.C
-        self.chunk, self.d_chunk = 96, 6 * max(1, min(16, 5460 // self.Kp))
         self.plane = round_up(self.Hp * self.Wp, 32) + 16  # no large power of two: those fall on the same lines of the cache
         self.planes, self.pixels = self.C * self.plane, round_up(self.Hp * row, 16)
+        self.images = max(1, min(self.N, 96 // max(1, self.Q), (1 << 18) // self.planes))
+        self.chunk, self.d_chunk = 96, 6 * max(1, min(16, 5460 // self.Kp))
         self.d_pitch = self.Fp + (self.lanes if self.Fp % (2 * self.lanes) == 0 else 0)
-        self.places = self.table(offsets((self.Ho, self.S * self.Wp), (self.Wo, self.S)))
+        self.d_band = min(self.Q, max(1, (1 << 17) // (96 * self.d_pitch)) * 96)
+        self.places = self.table(offsets((self.images, self.planes), (self.Ho, self.S * self.Wp), (self.Wo, self.S)))
         self.taps = self.table(offsets((self.C, self.plane), (self.HH, self.Wp), (self.WW, 1)))
-        self.d_places = self.table(offsets((self.Ho, self.S * row), (self.Wo, self.S * self.C)))
-        self.d_rows = self.table(offsets((self.Q, self.d_pitch)))
-        self.w_rows = self.table(offsets((self.F, self.C)))
+        self.d_places = self.table(offsets((self.images, self.pixels), (self.Ho, self.S * row), (self.Wo, self.S * self.C)))
+        self.d_rows = self.table(offsets((self.images * self.d_band, self.d_pitch)))
+        self.w_rows = self.table(offsets((self.F, self.K)))
+        self.for_columns()
+
+    def for_columns(self):
+        "Sizes and tables of the unrolled columns: bands of about 256 KB in float32."
+        self.phases = min(self.S, self.HH)
+        more = (self.HH - 1) // self.S  # rows below those of the results
+        most = max(1, 65536 // (self.C * self.WW * self.phases * self.Wo) - more)
+        bands = (self.Ho + most - 1) // most
+        self.high = (self.Ho + bands - 1) // bands
+        self.column = round_up((self.high + more) * self.Wo, 16) + 16  # no large power of two here either
+        c, q, p = np.ogrid[:self.C, :self.WW, :self.HH]
+        self.lines = self.table((((c * self.WW + q) * self.phases + p % self.S) * self.column + p // self.S * self.Wo).ravel())
+        self.w_taps = self.table(((c * self.HH + p) * self.WW + q).ravel())
 
     def for_winograd(self):
         "Sizes and tables of Winograd's way; the padded image is made even."
@@ -138,7 +186,7 @@ class Plan:
         self.Hp, self.Wp = 2 * self.th + 2, 2 * self.tw + 2
         self.pixels, self.d_pixels = self.Hp * self.Wp * self.Cp, 4 * self.th * self.tw * self.Fp
         self.band = max(1, min(96, max(48, 12288 // self.C)) // self.tw)
-        self.group = -(-self.band // self.th)
+        self.group = (self.band + self.th - 1) // self.th
         tiles = round_up(self.band * self.tw, 6)
         self.v_plane, self.m_plane = tiles * self.Cp + self.lanes, tiles * self.widest + self.lanes
         self.y_plane = tiles * self.Fp + self.lanes
@@ -155,11 +203,12 @@ class Plan:
         if stage == WINOGRAD: return self.group * self.pixels + 16 * self.v_plane + 22 * self.m_plane + 16
         if stage == WINOGRAD_W: return self.group * (self.pixels + self.d_pixels) + 16 * (self.v_plane + self.y_plane)
         if stage in (POINTWISE, POINTWISE_BACK): return max(self.C, self.F) * 9 * self.widest
-        if stage == FORWARD: return self.planes + (self.chunk + 6) * self.Fp
-        if stage in (BACKWARD, BACKWARD_W): return self.planes + self.pixels + (self.Q + 6) * self.d_pitch + (self.d_chunk + 6) * self.Kp
+        if stage == COLUMNS: return self.planes + self.C * self.WW * self.phases * self.column + 6 * self.widest + 16
+        if stage == FORWARD: return self.images * self.planes + (self.chunk + 6) * self.Fp
+        if stage in (BACKWARD, BACKWARD_W): return self.images * (self.planes + self.pixels) + (self.images * self.d_band + 6) * self.d_pitch + (self.d_chunk + 6) * self.Kp
         return self.K  # for packing
 
-# %% ../nbs/09b_conv_kernels.ipynb #5fbbd2c3
+# %% ../nbs/09b_conv_kernels.ipynb #72b197f5
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -169,7 +218,7 @@ def panel_width(left: Int, g: Plan) -> Int:
     while W > left and W > g.lanes: W //= 2
     return W
 
-# %% ../nbs/09b_conv_kernels.ipynb #fb361997
+# %% ../nbs/09b_conv_kernels.ipynb #c3cfbf6c
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -189,7 +238,7 @@ def product(a: cython.pointer(Real), rows: cython.pointer(Int), M: Int, steps: c
             k += depth
         f += W
 
-# %% ../nbs/09b_conv_kernels.ipynb #7dfd1d46
+# %% ../nbs/09b_conv_kernels.ipynb #1cd8aacf
 @cython.cfunc
 @cython.nogil
 @cython.inline
@@ -200,7 +249,7 @@ def shuffle(a: cython.pointer(Real), b: cython.pointer(Real), B: Int) -> cython.
         b[2 * i] = a[i]
         b[2 * i + 1] = a[B * B // 2 + i]
 
-# %% ../nbs/09b_conv_kernels.ipynb #25c3e4ef
+# %% ../nbs/09b_conv_kernels.ipynb #37e02e26
 @cython.cfunc
 @cython.nogil
 @cython.inline
@@ -220,7 +269,7 @@ def transpose_block(src: cython.pointer(Real), pitch: Int, dst: cython.pointer(R
     for i in range(B):
         for j in range(B): dst[i * dst_pitch + j] = b[i * B + j] if B == 16 else a[i * B + j]
 
-# %% ../nbs/09b_conv_kernels.ipynb #e265f376
+# %% ../nbs/09b_conv_kernels.ipynb #627119a3
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -229,7 +278,7 @@ def transpose_at(i: Int, j: Int, src: cython.pointer(Real), pitch: Int, dst: cyt
     if B == 16: transpose_block(src + i * pitch + j, pitch, dst + j * dst_pitch + i, dst_pitch, 16)
     else: transpose_block(src + i * pitch + j, pitch, dst + j * dst_pitch + i, dst_pitch, 8)
 
-# %% ../nbs/09b_conv_kernels.ipynb #19970881
+# %% ../nbs/09b_conv_kernels.ipynb #a56c3c19
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -246,7 +295,7 @@ def transpose(src: cython.pointer(Real), rows: Int, columns: Int, pitch: Int, ds
         for j in range((columns + B - 1) // B):
             for i in range((rows + B - 1) // B): transpose_at(min(i * B, rows - B), min(j * B, columns - B), src, pitch, dst, dst_pitch, B)
 
-# %% ../nbs/09b_conv_kernels.ipynb #4322816b
+# %% ../nbs/09b_conv_kernels.ipynb #3d68339d
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -264,7 +313,7 @@ def pad_planes(x: cython.pointer(Real), g: Plan, planes: cython.pointer(Real)) -
             for j in range(g.W): inside[i * g.Wp + j] = x[j]
             x = x + g.W
 
-# %% ../nbs/09b_conv_kernels.ipynb #18f04f5f
+# %% ../nbs/09b_conv_kernels.ipynb #88782756
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -276,24 +325,109 @@ def pack_filters(w: cython.pointer(Real), g: Plan, panels: cython.pointer(Real))
         transpose(w + f * g.K, min(W, g.F - f), g.K, g.K, panels + f * g.K, W, g)
         f += W
 
-# %% ../nbs/09b_conv_kernels.ipynb #2bc7916e
+# %% ../nbs/09b_conv_kernels.ipynb #bc0eeb6b
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def forward(x: cython.pointer(Real), w: cython.pointer(Real), out: cython.pointer(Real), g: Plan, planes: cython.pointer(Real), n0: Int, n1: Int) -> cython.void:
     "Images n0 to n1 - 1; w holds the panels, then the biases."
-    sheet = planes + g.planes
+    sheet = planes + g.images * g.planes
+    zero(planes, g.images * g.planes)
+    n: Int = n0
+    while n < n1:
+        count = min(g.images, n1 - n)
+        for i in range(count): pad_planes(x + (n + i) * g.C * g.H * g.W, g, planes + i * g.planes)
+        q: Int = 0
+        while q < g.Q:
+            M = min(g.chunk, g.Q - q)  # all of an image if there are several
+            product(planes, g.places + q, count * M, g.taps, g.K, w, w + g.K * g.Fp, sheet, g.Fp, g)
+            for i in range(count): transpose(sheet + i * M * g.Fp, M, g.F, g.Fp, out + (n + i) * g.F * g.Q + q, g.Q, g)
+            q += M
+        n += count
+
+# %% ../nbs/09b_conv_kernels.ipynb #dd1c00cd
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def copy_row(src: cython.pointer(Real), dst: cython.pointer(Real), n: Int, L: Int) -> cython.void:
+    "n numbers, L at a time: up to L - 1 more are read and written."
+    t: Real[16]
+    if not cython.compiled: t = np.zeros(16)
+    j: Int = 0
+    while j < n:
+        for l in range(L): t[l] = src[j + l]
+        for l in range(L): dst[j + l] = t[l]
+        j += L
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def copy_every(step: Int, src: cython.pointer(Real), dst: cython.pointer(Real), n: Int) -> cython.void:
+    "Every step-th number."
+    for j in range(n): dst[j] = src[j * step]
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unroll(planes: cython.pointer(Real), g: Plan, i0: Int, sheet: cython.pointer(Real)) -> cython.void:
+    "The columns (c, q, r) that results from row i0 on need."
+    for c in range(g.C):
+        for q in range(g.WW):
+            for r in range(g.phases):
+                src = planes + c * g.plane + (i0 * g.S + r) * g.Wp + q
+                dst = sheet + ((c * g.WW + q) * g.phases + r) * g.column
+                for i in range(g.high + (g.HH - 1 - r) // g.S):
+                    if g.S == 1: copy_row(src, dst, g.Wo, 16)
+                    elif g.S == 2: copy_every(2, src, dst, g.Wo)
+                    else: copy_every(g.S, src, dst, g.Wo)
+                    src = src + g.S * g.Wp
+                    dst = dst + g.Wo
+
+# %% ../nbs/09b_conv_kernels.ipynb #8f60e16a
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def columns_product(w: cython.pointer(Real), bias: cython.pointer(Real), sheet: cython.pointer(Real), out: cython.pointer(Real), g: Plan,
+                    spare: cython.pointer(Real)) -> cython.void:
+    "All filters at one band's places; bias[f] is there `widest` times, and for six filters more."
+    Q = g.high * g.Wo
+    sixes = g.F - (6 - g.F % 6) % 6 * 5  # filters in tiles of six; the others are in tiles of five
+    if sixes < 0: sixes = g.F
+    j: Int = 0
+    while j < Q:
+        W = panel_width(Q - j, g)
+        q = min(j, Q - W)
+        f: Int = 0
+        while f < g.F:
+            R = 6 if f < sixes and g.F > 5 else 5
+            m = max(0, min(f, g.F - R))
+            if g.F >= 5: scattered_tile(R, W, w, g.w_rows + m, g.w_taps, g.K, sheet + q, g.lines, bias + m * g.widest, g.widest, out + m * g.Q + q, g.Q)
+            else:
+                scattered_tile(5, W, w, g.w_rows, g.w_taps, g.K, sheet + q, g.lines, bias, g.widest, spare, W)
+                for i in range(g.F):
+                    for l in range(W): out[i * g.Q + q + l] = spare[i * W + l]
+            f += R
+        j += W
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def forward_columns(x: cython.pointer(Real), w: cython.pointer(Real), bias: cython.pointer(Real), out: cython.pointer(Real), g: Plan,
+                    planes: cython.pointer(Real), n0: Int, n1: Int) -> cython.void:
+    "Images n0 to n1 - 1."
+    spare = planes + g.planes
+    sheet = spare + 6 * g.widest
     zero(planes, g.planes)
     for n in range(n0, n1):
         pad_planes(x + n * g.C * g.H * g.W, g, planes)
-        q: Int = 0
-        while q < g.Q:
-            M = min(g.chunk, g.Q - q)
-            product(planes, g.places + q, M, g.taps, g.K, w, w + g.K * g.Fp, sheet, g.Fp, g)
-            transpose(sheet, M, g.F, g.Fp, out + n * g.F * g.Q + q, g.Q, g)
-            q += M
+        for band in range((g.Ho + g.high - 1) // g.high):
+            i = min(band * g.high, g.Ho - g.high)
+            unroll(planes, g, i, sheet)
+            columns_product(w, bias, sheet, out + n * g.F * g.Q + i * g.Wo, g, spare)
 
-# %% ../nbs/09b_conv_kernels.ipynb #d9405cd5
+# %% ../nbs/09b_conv_kernels.ipynb #603d1519
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -329,25 +463,25 @@ def pointwise_images(x: cython.pointer(Real), w: cython.pointer(Real), bias: cyt
         if back: pointwise(w, g.ramp, g.C, g.w_rows, g.F, x + n * g.F * g.Q, bias, out + n * g.C * g.Q, g, panels)
         else: pointwise(w, g.w_rows, g.F, g.ramp, g.C, x + n * g.C * g.Q, bias, out + n * g.F * g.Q, g, panels)
 
-# %% ../nbs/09b_conv_kernels.ipynb #6f06983a
+# %% ../nbs/09b_conv_kernels.ipynb #cf60c146
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def add_dw(planes: cython.pointer(Real), d: cython.pointer(Real), g: Plan, sums: cython.pointer(Real)) -> cython.void:
-    "Add one image's share to the gradient of w."
+def add_dw(planes: cython.pointer(Real), d: cython.pointer(Real), g: Plan, q0: Int, M: Int, sums: cython.pointer(Real)) -> cython.void:
+    "Add to the gradient of w what M places contribute, from place q0 on; d holds their dout."
     q: Int = 0
-    while q < g.Q:
-        depth = min(96, g.Q - q)
+    while q < M:
+        depth = min(96, M - q)
         f: Int = 0
         while f < g.Fp:
             W = panel_width(g.Fp - f, g)
             for k in range(0, g.K, 6):
                 corner = sums + k * g.Fp + f
-                tile_of(W, planes, g.taps + k, g.places + q, depth, d + q * g.d_pitch + f, g.d_pitch, corner, g.Fp, corner, g.Fp)
+                tile_of(W, planes, g.taps + k, g.places + q0 + q, depth, d + q * g.d_pitch + f, g.d_pitch, corner, g.Fp, corner, g.Fp)
             f += W
         q += depth
 
-# %% ../nbs/09b_conv_kernels.ipynb #e9b438bb
+# %% ../nbs/09b_conv_kernels.ipynb #6919d897
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -365,7 +499,7 @@ def add_db(dout: cython.pointer(Real), g: Plan, db: cython.pointer(cython.double
         for j in range(16): db[f] = db[f] + s[j]
         dout = dout + g.Q
 
-# %% ../nbs/09b_conv_kernels.ipynb #aa3192de
+# %% ../nbs/09b_conv_kernels.ipynb #3073402e
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -380,20 +514,23 @@ def add_windows(sheet: cython.pointer(Real), g: Plan, places: cython.pointer(Int
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def dx_image(d: cython.pointer(Real), w: cython.pointer(Real), dx: cython.pointer(Real), g: Plan, pixels: cython.pointer(Real),
-             sheet: cython.pointer(Real)) -> cython.void:
-    "The gradient of one image; w holds panels (F, HH * WW * C), then zeros."
-    zero(pixels, g.pixels)
+def add_dx(d: cython.pointer(Real), w: cython.pointer(Real), g: Plan, q0: Int, M: Int, pixels: cython.pointer(Real), sheet: cython.pointer(Real)) -> cython.void:
+    "Add to the gradient of the image what M places contribute, from place q0 on; w holds panels (F, HH * WW * C), then zeros."
     q: Int = 0
-    while q < g.Q:
-        M = min(g.d_chunk, g.Q - q)
-        product(d, g.d_rows + q, M, g.ramp, g.F, w, w + g.F * g.Kp, sheet, g.Kp, g)
-        add_windows(sheet, g, g.d_places + q, M, pixels)
-        q += M
-    for i in range(g.H):
-        transpose(pixels + ((i + g.P) * g.Wp + g.P) * g.C, g.W, g.C, g.C, dx + i * g.W, g.H * g.W, g)
+    while q < M:
+        count = min(g.d_chunk, M - q)
+        product(d, g.d_rows + q, count, g.ramp, g.F, w, w + g.F * g.Kp, sheet, g.Kp, g)
+        add_windows(sheet, g, g.d_places + q0 + q, count, pixels)
+        q += count
 
-# %% ../nbs/09b_conv_kernels.ipynb #860189a7
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def store_dx(pixels: cython.pointer(Real), g: Plan, dx: cython.pointer(Real)) -> cython.void:
+    "The inside of (Hp, Wp, C) into planes (C, H, W)."
+    for i in range(g.H): transpose(pixels + ((i + g.P) * g.Wp + g.P) * g.C, g.W, g.C, g.C, dx + i * g.W, g.H * g.W, g)
+
+# %% ../nbs/09b_conv_kernels.ipynb #95bf1ff1
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -407,26 +544,38 @@ def pack_windows(w: cython.pointer(Real), g: Plan, panels: cython.pointer(Real),
             for j in range(min(W, g.K - k)): panels[k * g.F + f * W + j] = row[k + j]
             k += W
 
-# %% ../nbs/09b_conv_kernels.ipynb #b855ecee
+# %% ../nbs/09b_conv_kernels.ipynb #1356881b
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def backward(x: cython.pointer(Real), dout: cython.pointer(Real), w: cython.pointer(Real), dx: cython.pointer(Real), need_dx: cython.bint,
              sums: cython.pointer(Real), db: cython.pointer(cython.double), g: Plan, planes: cython.pointer(Real), n0: Int, n1: Int) -> cython.void:
     "Gradients of images n0 to n1 - 1."
-    pixels = planes + g.planes
-    d = pixels + g.pixels
-    zero(planes, g.planes)
-    zero(d, (g.Q + 6) * g.d_pitch)
+    pixels = planes + g.images * g.planes
+    d = pixels + g.images * g.pixels
+    sheet = d + (g.images * g.d_band + 6) * g.d_pitch
+    zero(planes, g.images * g.planes)
+    zero(d, (g.images * g.d_band + 6) * g.d_pitch)
     zero(sums, (g.K + 6) * g.Fp)
-    for n in range(n0, n1):
-        pad_planes(x + n * g.C * g.H * g.W, g, planes)
-        transpose(dout + n * g.F * g.Q, g.F, g.Q, g.Q, d, g.d_pitch, g)
-        add_db(dout + n * g.F * g.Q, g, db)
-        add_dw(planes, d, g, sums)
-        if need_dx: dx_image(d, w, dx + n * g.C * g.H * g.W, g, pixels, d + (g.Q + 6) * g.d_pitch)
+    n: Int = n0
+    while n < n1:
+        count = min(g.images, n1 - n)
+        for i in range(count):
+            pad_planes(x + (n + i) * g.C * g.H * g.W, g, planes + i * g.planes)
+            add_db(dout + (n + i) * g.F * g.Q, g, db)
+        if need_dx: zero(pixels, count * g.pixels)
+        q: Int = 0
+        while q < g.Q:
+            M = min(g.d_band, g.Q - q)  # here, too
+            for i in range(count): transpose(dout + (n + i) * g.F * g.Q + q, g.F, M, g.Q, d + i * M * g.d_pitch, g.d_pitch, g)
+            add_dw(planes, d, g, q, count * M, sums)
+            if need_dx: add_dx(d, w, g, q, count * M, pixels, sheet)
+            q += M
+        if need_dx:
+            for i in range(count): store_dx(pixels + i * g.pixels, g, dx + (n + i) * g.C * g.H * g.W)
+        n += count
 
-# %% ../nbs/09b_conv_kernels.ipynb #574154f1
+# %% ../nbs/09b_conv_kernels.ipynb #e6eb8392
 @cython.cfunc
 @cython.nogil
 @cython.inline
@@ -447,7 +596,7 @@ def transform_patch(src: cython.pointer(Real), row: Int, pixel: Int, dst: cython
         for l in range(L): dst[(4 * i + 2) * plane + l] = t[(4 * i + 2) * L + l] - t[(4 * i + 1) * L + l]
         for l in range(L): dst[(4 * i + 3) * plane + l] = t[(4 * i + 1) * L + l] - t[(4 * i + 3) * L + l]
 
-# %% ../nbs/09b_conv_kernels.ipynb #223e14d8
+# %% ../nbs/09b_conv_kernels.ipynb #8c8fd904
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -472,7 +621,7 @@ def transform_images(pixels: cython.pointer(Real), g: Plan, u0: Int, u1: Int, v:
                 c += g.lanes
             v = v + g.Cp
 
-# %% ../nbs/09b_conv_kernels.ipynb #f7be0ae1
+# %% ../nbs/09b_conv_kernels.ipynb #d406aed8
 @cython.cfunc
 @cython.nogil
 @cython.inline
@@ -493,7 +642,7 @@ def transform_filter(w: cython.pointer(Real), step: Int, u: cython.pointer(Real)
         for l in range(L): u[(4 * i + 2) * plane + l] = (t[3 * i * L + l] - t[(3 * i + 1) * L + l] + t[(3 * i + 2) * L + l]) / 2
         for l in range(L): u[(4 * i + 3) * plane + l] = t[(3 * i + 2) * L + l]
 
-# %% ../nbs/09b_conv_kernels.ipynb #f207f15e
+# %% ../nbs/09b_conv_kernels.ipynb #dd9e1ebd
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -517,7 +666,7 @@ def pack_winograd(w: cython.pointer(Real), rotate: cython.bint, g: Plan, panels:
                 l += g.lanes
         f += W
 
-# %% ../nbs/09b_conv_kernels.ipynb #ebc5c8b9
+# %% ../nbs/09b_conv_kernels.ipynb #9a0fb762
 @cython.cfunc
 @cython.nogil
 @cython.inline
@@ -560,7 +709,7 @@ def inverse_images(m: cython.pointer(Real), g: Plan, rows: Int, W: Int, bias: cy
             m = m + W
         sheet = sheet + 2 * row
 
-# %% ../nbs/09b_conv_kernels.ipynb #db1c4fd3
+# %% ../nbs/09b_conv_kernels.ipynb #f29365f3
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -610,7 +759,7 @@ def winograd(x: cython.pointer(Real), w: cython.pointer(Real), out: cython.point
         if faults[i] != 0: return False
     return True
 
-# %% ../nbs/09b_conv_kernels.ipynb #dbdc8c41
+# %% ../nbs/09b_conv_kernels.ipynb #178709e9
 @cython.cfunc
 @cython.nogil
 @cython.inline
@@ -648,7 +797,7 @@ def spread_images(d: cython.pointer(Real), g: Plan, u0: Int, u1: Int, y: cython.
                 f += g.lanes
             y = y + g.Fp
 
-# %% ../nbs/09b_conv_kernels.ipynb #e1bcd13a
+# %% ../nbs/09b_conv_kernels.ipynb #a88b94a4
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -685,7 +834,7 @@ def winograd_dw(x: cython.pointer(Real), dout: cython.pointer(Real), sums: cytho
             u += rows
         n += count
 
-# %% ../nbs/09b_conv_kernels.ipynb #0e0957b1
+# %% ../nbs/09b_conv_kernels.ipynb #eed4071c
 @cython.cfunc
 @cython.nogil
 @cython.inline
@@ -709,7 +858,7 @@ def gather_filter(s: cython.pointer(Real), plane: Int, parts: Int, w: cython.poi
         for l in range(L): w[(3 * i + 1) * step + l] = (t[(4 * i + 1) * L + l] - t[(4 * i + 2) * L + l]) / 2
         for l in range(L): w[(3 * i + 2) * step + l] = t[(4 * i + 3) * L + l] + (t[(4 * i + 1) * L + l] + t[(4 * i + 2) * L + l]) / 2
 
-# %% ../nbs/09b_conv_kernels.ipynb #a1beab7c
+# %% ../nbs/09b_conv_kernels.ipynb #9a286189
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -726,8 +875,8 @@ def finish_dw(sums: cython.pointer(Real), parts: Int, g: Plan, dw: cython.pointe
             f += g.lanes
     transpose(wt + 9 * c0 * g.Fp, 9 * (c1 - c0), g.F, g.Fp, dw + 9 * c0, 9 * g.C, g)
 
-# %% ../nbs/09b_conv_kernels.ipynb #cf67b13d
-FORWARD, POINTWISE, POINTWISE_BACK, BACKWARD, BACKWARD_W, WINOGRAD, WINOGRAD_W, PACK, PACK_ROTATED, FINISH, PACK_FILTERS, PACK_WINDOWS = range(12)
+# %% ../nbs/09b_conv_kernels.ipynb #28414bfb
+FORWARD, POINTWISE, POINTWISE_BACK, BACKWARD, BACKWARD_W, WINOGRAD, WINOGRAD_W, PACK, PACK_ROTATED, FINISH, PACK_FILTERS, PACK_WINDOWS, COLUMNS = range(13)
 
 @cython.cfunc
 def at(a: Real[::1]) -> cython.pointer(Real):
@@ -751,10 +900,11 @@ def run(stage: Int, g: Plan, x: Real[::1], w: Real[::1], out: Real[::1], dout: R
         elif stage == 8: pack_winograd(pw, True, g, po, room, i0, i1)
         elif stage == 9: finish_dw(ps, parts, g, po, room, i0, i1)
         elif stage == 10: pack_filters(pw, g, po)
-        else: pack_windows(pw, g, po, room)
+        elif stage == 11: pack_windows(pw, g, po, room)
+        else: forward_columns(px, pw, ps, po, g, room, i0, i1)
     return fine
 
-# %% ../nbs/09b_conv_kernels.ipynb #6bd4e55d
+# %% ../nbs/09b_conv_kernels.ipynb #8017054e
 _own = threading.local()
 
 def aligned(n, dtype):
@@ -773,7 +923,7 @@ def scratch_space(n, dtype):
         if nbytes <= 1 << 24: _own.room = room
     return room[:nbytes].view(dtype)
 
-# %% ../nbs/09b_conv_kernels.ipynb #aa87c5b1
+# %% ../nbs/09b_conv_kernels.ipynb #b43a9243
 plan = lru_cache(64)(Plan)
 
 def in_turn(task, count, grain=1):
@@ -804,7 +954,7 @@ class Layer:
     def grain(self):
         "Images that are worth a thread's while."
         g: Plan = self.g
-        return 1 + 2_500_000 // (g.Q * g.K * g.F)
+        return max(1 + 2_500_000 // (g.Q * g.K * g.F), min(g.images, self.N // self.parts))
 
     def total(self, stage, size, **arrays):
         "Sums over images: each part of the images has its own, so that the result does not depend on who was faster."
@@ -816,7 +966,7 @@ class Layer:
         self.parallel(task, parts, 1)
         return sums, db.sum(axis=0).astype(self.dtype)
 
-# %% ../nbs/09b_conv_kernels.ipynb #5167c4dd
+# %% ../nbs/09b_conv_kernels.ipynb #bc97b325
 def empty(shape, dtype):
     "A new array on a line of the cache."
     return aligned(prod(shape), dtype).reshape(shape)
@@ -830,7 +980,7 @@ def packed(layer, stage, w, columns, depth, bias=()):
     layer.prepared(stage, dict(w=w, out=panels))(0, 1)
     return panels
 
-# %% ../nbs/09b_conv_kernels.ipynb #a46d7452
+# %% ../nbs/09b_conv_kernels.ipynb #6f815382
 def winograd_pays(x_shape, w_shape, stride, pad):
     (N, C, H, W), (F, _, HH, WW) = x_shape, w_shape
     return HH == WW == 3 and stride == 1 and pad <= 2 and min(C, F) >= 16 and N * H * W >= 128 and C * F <= 1 << 17
@@ -853,12 +1003,15 @@ def conv_forward(x, w, b, stride, pad, parallel=in_turn, threads=1):
     out = empty((g.N, g.F, g.Ho, g.Wo), x.dtype)
     if not out.size or winograd_pays(x.shape, w.shape, stride, pad) and winograd_images(x, w, b, out, pad, False, parallel, threads): return out
     if is_pointwise(g): layer.share(POINTWISE, g.N, layer.grain(), x=x, w=w, sums=np.repeat(b, g.widest), out=out)
+    elif columns_pay(g): layer.share(COLUMNS, g.N, layer.grain(), x=x, w=w, sums=np.repeat(np.append(b, np.zeros(6, b.dtype)), g.widest), out=out)
     else: layer.share(FORWARD, g.N, layer.grain(), x=x, w=packed(layer, PACK_FILTERS, w, g.Fp, g.K, b), out=out)
     return out
 
+def columns_pay(g: Plan): return g.high * g.Wo >= g.lanes and (g.K <= 160 or 3 * g.F < 2 * g.Fp)
+
 def is_pointwise(g: Plan): return g.HH == g.WW == g.S == 1 and g.P == 0 and min(g.F, g.C) >= 6 and g.Q >= g.lanes
 
-# %% ../nbs/09b_conv_kernels.ipynb #32b60ba2
+# %% ../nbs/09b_conv_kernels.ipynb #4242d193
 def winograd_backward(dout, x, w, pad, need_dx, parallel, threads):
     "dx, dw and db by Winograd's way, or None if some of them is not finite."
     layer = Layer(x, w.shape, 1, pad, parallel, threads, True)

@@ -13,10 +13,10 @@ import cython
 import numpy as np
 from cython.cimports.libc.math import sqrt
 
-# %% ../nbs/09c_layer_kernels.ipynb #5543c4c9
+# %% ../nbs/09c_layer_kernels.ipynb #d04f9ea9
 T = cython.fused_type(cython.float, cython.double)
 
-# %% ../nbs/09c_layer_kernels.ipynb #f81048cd
+# %% ../nbs/09c_layer_kernels.ipynb #29501a28
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -28,7 +28,7 @@ def split_row(x: cython.const[T][::1], a: cython.Py_ssize_t,  # the row starts a
         for r in range(S): row[r*L + m] = x[a + m*S + r]
     for r in range(W % S): row[r*L + L - 1] = x[a + (L - 1)*S + r]
 
-# %% ../nbs/09c_layer_kernels.ipynb #6adb614a
+# %% ../nbs/09c_layer_kernels.ipynb #a79efb3b
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -44,7 +44,7 @@ def keep_larger(row: cython.const[T][::1], a: cython.Py_ssize_t,                
         out[o + j] = value if take else best
         place[o + j] = k if take else old
 
-# %% ../nbs/09c_layer_kernels.ipynb #06a3c400
+# %% ../nbs/09c_layer_kernels.ipynb #765bdc8d
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -65,7 +65,7 @@ def pool_plane(x: cython.const[T][::1], out: T[::1], place: cython.int[::1], row
             for q in range(WW):
                 if p + q > 0: keep_larger(row, q % S*L + q // S, out, place, o, Wo, p*W + q)
 
-# %% ../nbs/09c_layer_kernels.ipynb #842a5809
+# %% ../nbs/09c_layer_kernels.ipynb #2324e054
 def pool_planes(x: cython.const[T][::1], out: T[::1], place: cython.int[::1], row: T[::1],
                 H: cython.Py_ssize_t, W: cython.Py_ssize_t, Ho: cython.Py_ssize_t, Wo: cython.Py_ssize_t,
                 HH: cython.Py_ssize_t, WW: cython.Py_ssize_t, S: cython.Py_ssize_t, n0: cython.Py_ssize_t, n1: cython.Py_ssize_t):
@@ -76,7 +76,7 @@ def pool_planes(x: cython.const[T][::1], out: T[::1], place: cython.int[::1], ro
             elif S == 1: pool_plane(x, out, place, row, n, H, W, Ho, Wo, HH, WW, 1)
             else: pool_plane(x, out, place, row, n, H, W, Ho, Wo, HH, WW, S)
 
-# %% ../nbs/09c_layer_kernels.ipynb #a597d308
+# %% ../nbs/09c_layer_kernels.ipynb #0dfcd1cf
 def unpool_planes(dout: cython.const[T][::1], dx: T[::1], place: cython.const[cython.int][::1],
                   H: cython.Py_ssize_t, W: cython.Py_ssize_t, Ho: cython.Py_ssize_t, Wo: cython.Py_ssize_t,
                   S: cython.Py_ssize_t, n0: cython.Py_ssize_t, n1: cython.Py_ssize_t):
@@ -89,21 +89,21 @@ def unpool_planes(dout: cython.const[T][::1], dx: T[::1], place: cython.const[cy
                 o = (n*Ho + i)*Wo
                 for j in range(Wo): dx[a + j*S + place[o + j]] += dout[o + j]
 
-# %% ../nbs/09c_layer_kernels.ipynb #0b1baf45
+# %% ../nbs/09c_layer_kernels.ipynb #22a7d460
 def grain(nbytes):
     "Items worth handing to another thread, if each touches `nbytes` bytes."
     return max(1, (1 << 17) // max(1, nbytes))
 
-# %% ../nbs/09c_layer_kernels.ipynb #6af1817e
-def pool_forward(x, HH, WW, S, shape, parallel, threads):
+# %% ../nbs/09c_layer_kernels.ipynb #1e953429
+def pool_forward(x, HH, WW, S, shape, parallel):
     "Max pooling of contiguous images: `out` of the given shape, and the offset of each maximum from its window's first pixel."
     (N, C, Ho, Wo), (H, W) = shape, x.shape[2:]
-    out, place, rows = np.empty(shape, x.dtype), np.empty(shape, np.int32), np.empty((threads, W + S), x.dtype)
+    out, place = np.empty(shape, x.dtype), np.empty(shape, np.int32)
     args = x.reshape(-1), out.reshape(-1), place.reshape(-1)
-    parallel(lambda n0, n1, slot: pool_planes(*args, rows[slot], H, W, Ho, Wo, HH, WW, S, n0, n1), N*C, grain(H*W*x.itemsize))
+    parallel(lambda n0, n1, slot: pool_planes(*args, np.empty(W + S, x.dtype), H, W, Ho, Wo, HH, WW, S, n0, n1), N*C, grain(H*W*x.itemsize))
     return out, place
 
-# %% ../nbs/09c_layer_kernels.ipynb #fd911a40
+# %% ../nbs/09c_layer_kernels.ipynb #95712116
 def pool_backward(dout, place, shape, S, parallel):
     "The gradient of max pooling with respect to images of the given shape."
     (N, C, H, W), (Ho, Wo) = shape, dout.shape[2:]
@@ -112,12 +112,12 @@ def pool_backward(dout, place, shape, S, parallel):
     parallel(lambda n0, n1, slot: unpool_planes(*args, H, W, Ho, Wo, S, n0, n1), N*C, grain(H*W*dx.itemsize))
     return dx
 
-# %% ../nbs/09c_layer_kernels.ipynb #20a4f8c7
+# %% ../nbs/09c_layer_kernels.ipynb #e6515aa2
 def segments(N, C, HW, G=None):
     "Number of sets, segments a set, distance between a set's segments, distance between sets. G groups, or None for batch norm."
     return (C, N, C*HW, HW) if G is None else (N*G, C // G, HW, C // G*HW)
 
-# %% ../nbs/09c_layer_kernels.ipynb #c10dd232
+# %% ../nbs/09c_layer_kernels.ipynb #6c0ce054
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -132,7 +132,7 @@ def total(x: cython.const[T][::1], a: cython.Py_ssize_t, n: cython.Py_ssize_t) -
     for i in range(a + n - n % 32, a + n): s += x[i]
     return s
 
-# %% ../nbs/09c_layer_kernels.ipynb #5b4c3d0d
+# %% ../nbs/09c_layer_kernels.ipynb #438a7130
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -147,7 +147,7 @@ def total_squares(x: cython.const[T][::1], a: cython.Py_ssize_t, n: cython.Py_ss
     for i in range(a + n - n % 32, a + n): s += (x[i] - mean)*(x[i] - mean)
     return s
 
-# %% ../nbs/09c_layer_kernels.ipynb #b9f69f5d
+# %% ../nbs/09c_layer_kernels.ipynb #67e7c6fe
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -163,7 +163,7 @@ def moments(x: cython.const[T][::1], HW: cython.Py_ssize_t, parts: cython.Py_ssi
     mean[n] = m
     var[n] = q / max(1, parts*HW)
 
-# %% ../nbs/09c_layer_kernels.ipynb #e015297f
+# %% ../nbs/09c_layer_kernels.ipynb #3627d278
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -171,7 +171,7 @@ def scale_shift(x: cython.const[T][::1], out: T[::1], a: cython.Py_ssize_t, n: c
     "out = (x - mean) · scale + shift in one segment."
     for i in range(a, a + n): out[i] = (x[i] - mean)*scale + shift
 
-# %% ../nbs/09c_layer_kernels.ipynb #7102e082
+# %% ../nbs/09c_layer_kernels.ipynb #0dd26065
 def norm_sets(x: cython.const[T][::1], gamma: cython.const[T][::1], beta: cython.const[T][::1], out: T[::1],
               mean: cython.double[::1], var: cython.double[::1], C: cython.Py_ssize_t, HW: cython.Py_ssize_t,
               parts: cython.Py_ssize_t, step: cython.Py_ssize_t, span: cython.Py_ssize_t,
@@ -185,7 +185,7 @@ def norm_sets(x: cython.const[T][::1], gamma: cython.const[T][::1], beta: cython
                 c = a // max(1, HW) % C
                 scale_shift(x, out, a, HW, mean[n], gamma[c] / sqrt(var[n] + eps), beta[c])
 
-# %% ../nbs/09c_layer_kernels.ipynb #a203e120
+# %% ../nbs/09c_layer_kernels.ipynb #33fd2ce3
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -211,7 +211,7 @@ def gradient_sums(dout: cython.const[T][::1], x: cython.const[T][::1], a: cython
     sums[c] = s
     products[c] = t
 
-# %% ../nbs/09c_layer_kernels.ipynb #f50ab55a
+# %% ../nbs/09c_layer_kernels.ipynb #9e4ca8e6
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -220,7 +220,7 @@ def combine(dout: cython.const[T][::1], x: cython.const[T][::1], dx: T[::1], a: 
     "dx = u · dout + v · (x - mean) + w in one segment."
     for i in range(a, a + n): dx[i] = dout[i]*u + (x[i] - mean)*v + w
 
-# %% ../nbs/09c_layer_kernels.ipynb #a39b7a78
+# %% ../nbs/09c_layer_kernels.ipynb #cb7cf170
 def unnorm_sets(dout: cython.const[T][::1], x: cython.const[T][::1], gamma: cython.const[T][::1], dx: T[::1],
                 mean: cython.const[cython.double][::1], var: cython.const[cython.double][::1],
                 sums: cython.double[::1], products: cython.double[::1], C: cython.Py_ssize_t, HW: cython.Py_ssize_t,
@@ -246,7 +246,7 @@ def unnorm_sets(dout: cython.const[T][::1], x: cython.const[T][::1], gamma: cyth
                 c = a // max(1, HW) % C
                 combine(dout, x, dx, a, HW, mean[n], gamma[c] / s, -across / (s*s*max(1, parts*HW)), -along / (s*max(1, parts*HW)))
 
-# %% ../nbs/09c_layer_kernels.ipynb #3530e911
+# %% ../nbs/09c_layer_kernels.ipynb #48315cd2
 def norm_forward(x, gamma, beta, G, eps, mean, var, parallel):
     "Batch norm (G = None) or group norm of contiguous images. Computes mean and variance of each set where `mean` is None. Returns out, mean, var."
     N, C, HW = x.shape[0], x.shape[1], x.shape[2]*x.shape[3]
@@ -257,7 +257,7 @@ def norm_forward(x, gamma, beta, G, eps, mean, var, parallel):
     parallel(lambda n0, n1, slot: norm_sets(*args, n0, n1), count, grain(parts*HW*x.itemsize))
     return out, mean, var
 
-# %% ../nbs/09c_layer_kernels.ipynb #cbee92cb
+# %% ../nbs/09c_layer_kernels.ipynb #872ab5a4
 def norm_backward(dout, x, gamma, G, eps, mean, var, train, parallel):
     "The gradients of `norm_forward`: dx, dgamma, dbeta."
     N, C, HW = x.shape[0], x.shape[1], x.shape[2]*x.shape[3]
@@ -267,20 +267,20 @@ def norm_backward(dout, x, gamma, G, eps, mean, var, train, parallel):
     parallel(lambda n0, n1, slot: unnorm_sets(*args, n0, n1), count, grain(2*parts*HW*x.itemsize))
     return dx, products.sum(0).astype(x.dtype), sums.sum(0).astype(x.dtype)
 
-# %% ../nbs/09c_layer_kernels.ipynb #766dba79
+# %% ../nbs/09c_layer_kernels.ipynb #3dd7dee1
 def relu_gradient(dout: cython.const[T][::1], x: cython.const[T][::1], dx: T[::1], n0: cython.Py_ssize_t, n1: cython.Py_ssize_t):
     "dx = dout where x is positive (or NaN), 0 elsewhere."
     with cython.nogil:
         for i in range(n0, n1): dx[i] = 0 if x[i] <= 0 else dout[i]
 
-# %% ../nbs/09c_layer_kernels.ipynb #febda3d8
+# %% ../nbs/09c_layer_kernels.ipynb #7dd78fdb
 def sgd_step(w: T[::1], dw: cython.const[T][::1], lr: cython.double, n0: cython.Py_ssize_t, n1: cython.Py_ssize_t):
     "w -= lr · dw"
     rate: T = lr
     with cython.nogil:
         for i in range(n0, n1): w[i] -= rate*dw[i]
 
-# %% ../nbs/09c_layer_kernels.ipynb #0165fba8
+# %% ../nbs/09c_layer_kernels.ipynb #227726ac
 def momentum_step(w: T[::1], dw: cython.const[T][::1], velocity: T[::1], lr: cython.double, momentum: cython.double,
                   n0: cython.Py_ssize_t, n1: cython.Py_ssize_t):
     "velocity = momentum · velocity - lr · dw; w += velocity"
@@ -291,7 +291,7 @@ def momentum_step(w: T[::1], dw: cython.const[T][::1], velocity: T[::1], lr: cyt
             velocity[i] = rho*velocity[i] - rate*dw[i]
             w[i] += velocity[i]
 
-# %% ../nbs/09c_layer_kernels.ipynb #36ea7bfd
+# %% ../nbs/09c_layer_kernels.ipynb #6401e51f
 def rmsprop_step(w: T[::1], dw: cython.const[T][::1], cache: T[::1], lr: cython.double, decay: cython.double, epsilon: cython.double,
                  n0: cython.Py_ssize_t, n1: cython.Py_ssize_t):
     "cache = decay · cache + (1 - decay) · dw²; w -= lr · dw / (√cache + epsilon)"
@@ -306,7 +306,7 @@ def rmsprop_step(w: T[::1], dw: cython.const[T][::1], cache: T[::1], lr: cython.
             cache[i] = c
             w[i] -= rate*dw[i] / (root + eps)
 
-# %% ../nbs/09c_layer_kernels.ipynb #3ab06f2f
+# %% ../nbs/09c_layer_kernels.ipynb #8fbab6cd
 def adam_step(w: T[::1], dw: cython.const[T][::1], m: T[::1], v: T[::1], lr: cython.double, beta1: cython.double, beta2: cython.double,
               epsilon: cython.double, t: cython.double, n0: cython.Py_ssize_t, n1: cython.Py_ssize_t):
     "Step number t of Adam."
@@ -326,7 +326,7 @@ def adam_step(w: T[::1], dw: cython.const[T][::1], m: T[::1], v: T[::1], lr: cyt
             v[i] = square
             w[i] -= rate*mean / (root*shrink + eps)
 
-# %% ../nbs/09c_layer_kernels.ipynb #5da73e18
+# %% ../nbs/09c_layer_kernels.ipynb #c11b6707
 def in_parts(step, arrays, numbers, parallel):
     "Run an optimiser's step on contiguous arrays, shared out among threads."
     flat = [a.reshape(-1) for a in arrays]

@@ -77,7 +77,7 @@ def set_num_threads(n: int,  # threads, at least 1
                    ) -> None:
     "Let each call of a fast layer use up to `n` threads. Raises TypeError or ValueError for anything but a whole number above 0."
     global _threads
-    if isinstance(n, bool) or not hasattr(n, "__index__"): raise TypeError(f"set_num_threads: n needs a whole number, at least 1; got {n!r}")
+    if isinstance(n, bool) or not hasattr(n, "__index__") or getattr(n, "shape", ()): raise TypeError(f"set_num_threads: n needs a whole number, at least 1; got {n!r}")
     if n < 1: raise ValueError(f"set_num_threads: n needs to be at least 1; got {n}")
     _threads = int(n)
 

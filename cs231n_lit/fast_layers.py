@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ._threads import get_num_threads, parallel, set_num_threads
-from .checks import as_float, as_floats, check_count, check_shape, sizes, unpack_cache
+from .checks import as_float, as_floats, check_choice, check_count, check_shape, sizes, unpack_cache
 from .convolution import check_conv
 from .normalization import read_bn_param, read_eps
 from .pooling import check_pool
@@ -90,8 +90,8 @@ def _say_once():
 
 # %% ../nbs/09_fast_layers.ipynb #9b1d0f5d
 def _together(*arrays):
-    "The arrays in their common type, each without gaps and writeable, as some kernels cannot take what is read-only."
-    return [np.require(a, np.result_type(*arrays), ["C", "W"]) for a in arrays]
+    "The arrays in their common type, aligned, without gaps and writeable, as some kernels cannot take what is read-only."
+    return [np.require(a, np.result_type(*arrays), ["C", "W", "A"]) for a in arrays]
 
 def _fits(*arrays):
     "Can the compiled kernels work on these?"
@@ -167,8 +167,8 @@ def _pool_backward_numpy(dout, x, HH, WW, S, shape):
 
 # %% ../nbs/09_fast_layers.ipynb #30143914
 class _PoolCache(tuple):
-    "The pair (x, pool_param), with `place`: the offset of each maximum from its window's first pixel."
-    place = None
+    "The pair (x, pool_param), with `place`: the shapes it is for, and the offset of each maximum from its window's first pixel."
+    place = None, None
 
 # %% ../nbs/09_fast_layers.ipynb #f91b817a
 def max_pool_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
@@ -179,7 +179,8 @@ def max_pool_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
     _say_once()
     cache = _PoolCache((x, {"pool_height": HH, "pool_width": WW, "stride": S}))
     if not _fits(x): return _pool_forward_numpy(x, HH, WW, S, shape), cache
-    out, cache.place = _layer.pool_forward(np.ascontiguousarray(x), HH, WW, S, shape, parallel, get_num_threads())
+    out, place = _layer.pool_forward(*_together(x), HH, WW, S, shape, parallel)
+    cache.place = (x.shape, HH, WW, S), place
     return out, cache
 
 # %% ../nbs/09_fast_layers.ipynb #9890f587
@@ -192,9 +193,9 @@ def max_pool_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, 
     dout = as_float(where, "dout", dout, x.dtype)
     check_shape(where, "dout", dout, shape)
     _say_once()
-    place, (dout, x) = getattr(cache, "place", None), _together(dout, x)
+    (made_for, place), (dout, x) = getattr(cache, "place", (None, None)), _together(dout, x)
     if not _fits(x, dout): return _pool_backward_numpy(dout, x, HH, WW, S, shape)
-    if place is None: _, place = _layer.pool_forward(x, HH, WW, S, shape, parallel, get_num_threads())
+    if made_for != (x.shape, HH, WW, S): _, place = _layer.pool_forward(x, HH, WW, S, shape, parallel)
     return _layer.pool_backward(dout, place, x.shape, S, parallel)
 
 # %% ../nbs/09_fast_layers.ipynb #468a3d57
@@ -241,12 +242,12 @@ def spatial_groupnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H,
 # %% ../nbs/09_fast_layers.ipynb #d621a3d7
 def _norm_backward(where, dout, cache, batch):
     "The gradients of both norms; None where `cache` comes from a readable layer."
-    if not (isinstance(cache, tuple) and cache and cache[0] == "norm_fast"): return None
+    if not (isinstance(cache, tuple) and cache and isinstance(cache[0], str) and cache[0] == "norm_fast"): return None
     _, x, gamma, G, eps, mean, var, last = unpack_cache(where, cache, "layer x gamma G eps mean var last")
-    if batch != (G is None): raise ValueError(f"{where}: cache comes from {'group' if batch else 'batch'} norm")
+    if batch != (G is None): raise ValueError(f"{where}: cache needs to come from {'batch' if batch else 'group'} norm; got one of {'group' if batch else 'batch'} norm")
     dout = as_float(where, "dout", dout, x.dtype)
     check_shape(where, "dout", dout, x.shape)
-    dout, flat_gamma = np.ascontiguousarray(dout, x.dtype), np.ascontiguousarray(gamma.ravel())
+    dout, flat_gamma = _together(dout.astype(x.dtype, copy=False), gamma.ravel())
     dx, dgamma, dbeta = _layer.norm_backward(dout, x, flat_gamma, G, eps, mean, var, not batch or last == "train", parallel)
     return dx, dgamma.reshape(gamma.shape), dbeta if batch else dbeta.reshape(last)
 
@@ -283,10 +284,10 @@ def relu_backward_fast(dout: np.ndarray,   # upstream gradient, in x's shape
     "The gradient of ReLU, compiled: the answers of `relu_backward`."
     x, dout = as_floats("relu_backward_fast", cache=cache, dout=dout)
     check_shape("relu_backward_fast", "dout", dout, x.shape)
+    dout, x = _together(dout, x)
     if not _fits(x): return np.where(x <= 0, 0, dout)
-    dtype = np.result_type(dout, x)
-    dx = np.empty(x.shape, dtype)
-    args = (*_together(dout.reshape(-1), x.reshape(-1)), dx.reshape(-1))
+    dx = np.empty(x.shape, x.dtype)
+    args = [a.reshape(-1) for a in (dout, x, dx)]
     parallel(lambda n0, n1, slot: _layer.relu_gradient(*args, n0, n1), x.size, _GRAIN)
     return dx
 
@@ -296,8 +297,12 @@ def step_in_place(rule: str,       # 'sgd', 'momentum', 'rmsprop' or 'adam'
                   numbers: tuple,  # learning rate and the rule's other numbers, as its kernel takes them
                  ) -> bool:        # was it done?
     "Update parameters and the rule's state in place with a compiled kernel, if there is one for them."
+    number = {"sgd": 2, "momentum": 3, "rmsprop": 3, "adam": 4}
+    if len(arrays) != number[check_choice("step_in_place", "rule", rule, number)]:
+        raise ValueError(f"step_in_place: arrays needs {number[rule]} arrays for {rule!r}; got {len(arrays)}")
     w, dw, *states = arrays
-    ready = all(a.dtype == w.dtype and a.flags.c_contiguous for a in arrays) and all(a.flags.writeable for a in (w, *states))
+    ready = (all(a.dtype == w.dtype and a.shape == w.shape and a.flags.c_contiguous and a.flags.aligned for a in arrays)
+             and all(a.flags.writeable for a in (w, *states)))
     if not (ready and _fits(w)): return False
     _layer.in_parts(getattr(_layer, f"{rule}_step"), arrays, numbers, parallel)
     return True

@@ -43,13 +43,19 @@ def reference(x, w, b, dout, S, P):
     return out, dx[:, :, P:P + x.shape[2], P:P + x.shape[3]], dw, dout.sum((0, 2, 3))
 
 
-def draw(rng, winograd=False, pointwise=False):
+def draw(rng, winograd=False, pointwise=False, bands=False):
     "Shapes and settings of a random convolution."
     if winograd: (HH, WW, S), P, C, F = (3, 3, 1), rng.integers(0, 3), rng.integers(16, 40), rng.integers(16, 70)
     elif pointwise: (HH, WW, S), P, C, F = (1, 1, 1), 0, *rng.choice([6, 7, 13, 64, 130], 2)
+    elif bands:  # columns of the image that do not fit the work space at once
+        (HH, WW), S, P, C, F = rng.integers(3, 8, 2), rng.integers(1, 4), 1, 3, rng.integers(1, 40)
+        return (1, C, 40, 900), (F, C, HH, WW), int(S), P
     else: (HH, WW, S), P, C, F = rng.integers(1, 6, 3), rng.integers(0, 4), rng.choice([1, 2, 3, 8, 17]), rng.choice([1, 2, 7, 16, 25, 33, 70])
-    N, H, W = rng.integers(1, 7), max(1, HH - 2 * P) + rng.integers(8 if winograd else 0, 12), max(1, WW - 2 * P) + rng.integers(8 if winograd else 0, 20)
+    N, H, W = rng.integers(1, 7), max(1, HH - 2 * P) + rng.integers(8 if winograd else 0, 40 if winograd else 12), max(1, WW - 2 * P) + rng.integers(8 if winograd else 0, 40 if winograd else 20)
     return (N, C, H, W), (F, C, HH, WW), int(S), int(P)
+
+
+SMALL = [((n, 70, h, h), (f, 70, 3, 3), 2, 1) for n, h, f in [(1, 2, 96), (2, 3, 70), (3, 6, 64), (13, 4, 65), (40, 1, 64)]]  # several images at once
 
 
 def check(kernels, x_shape, w_shape, S, P, rng, dtype, limit, threads=1):
@@ -67,19 +73,33 @@ def check(kernels, x_shape, w_shape, S, P, rng, dtype, limit, threads=1):
 
 
 @pytest.mark.parametrize("kernels", KERNELS, ids=lambda k: k.__name__[-2:])
-@pytest.mark.parametrize("kind", ["any", "winograd", "pointwise"])
+@pytest.mark.parametrize("kind", ["any", "winograd", "pointwise", "bands"])
 def test_random_shapes(kernels, kind):
-    "float32 to 1e-5 and float64 to 1e-12 of the largest value, on 240 random layers for each instruction set."
+    "float32 to 1e-5 and float64 to 1e-12 of the largest value, on 250 random layers for each instruction set."
     rng = np.random.default_rng(len(kind))
-    for i in range({"any": 80, "winograd": 20, "pointwise": 20}[kind]):
-        shapes = draw(rng, kind == "winograd", kind == "pointwise")
+    for i in range({"any": 80, "winograd": 20, "pointwise": 20, "bands": 5}[kind]):
+        shapes = draw(rng, **({} if kind == "any" else {kind: True}))
         check(kernels, *shapes, rng, np.float32, 1e-5)
         check(kernels, *shapes, rng, np.float64, 1e-12)
 
 
-def test_winograd_is_tested():
+@pytest.mark.parametrize("kernels", KERNELS, ids=lambda k: k.__name__[-2:])
+@pytest.mark.parametrize("shapes", SMALL)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_small_images(kernels, shapes, threads):
+    rng = np.random.default_rng(0)
+    check(kernels, *shapes, rng, np.float32, 1e-5, threads)
+    check(kernels, *shapes, rng, np.float64, 1e-12, threads)
+
+
+def test_each_way_is_tested():
     rng = np.random.default_rng(0)
     assert all(KERNELS[0].winograd_pays(*draw(rng, winograd=True)) for _ in range(20))
+    plans = [interpreted.plan(*draw(rng, bands=bands), 4) for bands in [True] * 20 + [False] * 60]
+    assert all(interpreted.columns_pay(g) and g.high < g.Ho for g in plans[:20])
+    assert {interpreted.columns_pay(g) for g in plans[20:]} == {True, False}
+    small = [interpreted.plan(*shapes, 4) for shapes in SMALL]
+    assert not any(interpreted.columns_pay(g) for g in small) and {g.images for g in small} >= {1, 2, 13, 40}
 
 
 @pytest.mark.parametrize("shapes", [((5, 3, 12, 11), (7, 3, 3, 2), 2, 1), ((9, 20, 12, 12), (18, 20, 3, 3), 1, 1), ((5, 8, 9, 9), (9, 8, 1, 1), 1, 0)])

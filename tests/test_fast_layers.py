@@ -357,7 +357,7 @@ def test_compiled_kernels_are_far_faster_than_interpreted_ones():
     alone = lambda task, count, grain=1: task(0, count, 0)
     def seconds(module, repeats):
         start = time.perf_counter()
-        for _ in range(repeats): module.pool_forward(x, 2, 2, 2, (2, 3, 8, 8), alone, 1)
+        for _ in range(repeats): module.pool_forward(x, 2, 2, 2, (2, 3, 8, 8), alone)
         return (time.perf_counter() - start) / repeats
     assert min(seconds(slow, 1) for _ in range(3)) > 20 * min(seconds(fast._layer, 20) for _ in range(3))
 
@@ -394,3 +394,9 @@ def test_step_in_place_is_adam(dtype):
     frozen = w.copy()
     frozen.flags.writeable = False
     for bad in (frozen, w[:, ::2], w.astype(np.float16)): assert not fast.step_in_place("sgd", (bad, bad), (1.,))
+
+
+def test_step_in_place_refuses():
+    w = np.ones(3)
+    with pytest.raises(ValueError, match="^step_in_place: rule needs to be one of 'sgd'"): fast.step_in_place("adagrad", (w, w), (1.,))
+    with pytest.raises(ValueError, match="^step_in_place: arrays needs 4 arrays for 'adam'; got 3"): fast.step_in_place("adam", (w, w, w), (1.,))
