@@ -10,7 +10,7 @@ PY := $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND ?= agg
 
-.PHONY: help docs test test-slow train bench preview prepare setup clean
+.PHONY: help docs test test-slow train bench sanitize mutate coverage preview prepare setup clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 14
@@ -32,6 +32,20 @@ train: setup ## train the ConvNet on the embedded pictures, in about a minute
 
 bench: setup ## time every layer beside its naive version, NumPy and PyTorch (if installed)
 	$(PY) benchmarks/bench.py
+
+sanitize: setup ## look for memory errors in the compiled kernels: thousands of random calls, in minutes (needs GCC)
+	$(PY) scripts/sanitize.py
+
+mutate: setup ## how good are the tests? Spoil one thing at a time in seven modules, in minutes (MODULES="layers optim" for some)
+	$(PY) scripts/mutate.py $(MODULES)
+
+coverage: setup ## which lines and branches do the pages and the tests run?
+	$(PY) -m pip install --quiet coverage
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest
+	$(PY) -m coverage run $(BIN)/nbdev_test --n_workers 0
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
 
 preview: docs ## serve the built site on http://localhost:8000
 	$(PY) -m http.server 8000 --bind 127.0.0.1 --directory docs

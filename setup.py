@@ -2,7 +2,8 @@
 
 The kernels are optional: where there is no C compiler the build goes on without them, says so, and the
 package computes the same with NumPy. Copies, C files and finished modules stay in build/kernels, so that a
-second build compiles only what changed.
+second build compiles only what changed. Flags in the environment variable CS231N_LIT_CFLAGS come last when
+compiling and linking, in a build folder of their own: `make sanitize` builds that way.
 """
 import configparser, hashlib, os, platform, re, shutil, subprocess, sys, tempfile
 from importlib.metadata import version
@@ -18,6 +19,7 @@ X86 = platform.machine().lower() in ('x86_64', 'amd64')
 TARGETS = {'v1': ('x86-64' if X86 else platform.machine(), 16, []),
            'v3': ('x86-64-v3', 32, ['-march=x86-64-v3']),
            'v4': ('x86-64-v4', 64, ['-march=x86-64-v4', '-mprefer-vector-width=512'])}
+EXTRA = os.environ.get('CS231N_LIT_CFLAGS', '').split()
 # Flags used where the compiler has them. None of them changes a result (so no -ffast-math): NaN, infinity and
 # rounding stay as written. Those of the convolution keep GCC from rearranging the loops over one vector
 # (unrolling, splitting, jamming them) before it vectorises them, which costs a factor of ten and more.
@@ -41,7 +43,7 @@ class build_kernels(build_ext):
     "Copies each kernel's source, translates it with Cython and compiles it; failures leave the kernel out."
 
     def build_extensions(self):
-        self.folder = HERE/'build'/'kernels'/Path(self.get_ext_filename('x')).name[2:].split('.')[0]
+        self.folder = HERE/'build'/('kernels-' + digest(*EXTRA) if EXTRA else 'kernels')/Path(self.get_ext_filename('x')).name[2:].split('.')[0]
         self.failed = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,7 @@ class build_kernels(build_ext):
             self.extensions, self.failed = [], [f'no usable C compiler ({e})']
             return self.report()
         targets = [t for t, (_, _, extra) in TARGETS.items() if not extra or self.accepts(extra)]
-        self.flags = {f'{kernel}_{t}': f + TARGETS[t][2] for kernel, f in flags.items() for t in targets}
+        self.flags = {f'{kernel}_{t}': f + TARGETS[t][2] + EXTRA for kernel, f in flags.items() for t in targets}
         self.extensions[:] = [e for e in self.extensions if e.name == SHARED or e.name.rpartition('.')[2] in self.flags]
         self.parallel = self.parallel or min(len(self.extensions), os.cpu_count() or 1)
         super().build_extensions()
@@ -85,7 +87,8 @@ class build_kernels(build_ext):
         kept, stamp = self.folder/built.name, self.folder/f'{name}.stamp'
         try:
             source = None if ext.name == SHARED else self.copy_source(name)
-            ext.extra_compile_args = ['-O1'] if ext.name == SHARED else self.flags[name]
+            ext.extra_compile_args = ['-O1', *EXTRA] if ext.name == SHARED else self.flags[name]
+            ext.extra_link_args = EXTRA
             state = digest(source.read_text(encoding='utf8') if source else '', repr(ext.extra_compile_args), repr(DIRECTIVES),
                            sys.version, self.compiler_name, version('cython'))
             if not kept.exists() or not stamp.exists() or stamp.read_text() != state:
@@ -142,7 +145,7 @@ setup(
     license='Apache-2.0',
     keywords=cfg['keywords'].split(),
     classifiers=[f'Development Status :: {statuses[int(cfg["status"]) - 1]}', f'Intended Audience :: {cfg["audience"]}',
-                 f'Natural Language :: {cfg["language"]}', 'Programming Language :: Python :: 3', 'Programming Language :: Cython'],
+                 f'Natural Language :: {cfg["language"]}', 'Programming Language :: Python :: 3', 'Programming Language :: Cython', 'Typing :: Typed'],
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split()},

@@ -78,7 +78,7 @@ def _new_folder(runs, name):
 # %% ../nbs/16_cli.ipynb #91f4c561
 def _build(settings):
     "The net and the data that the settings name. Seeds NumPy's global generator, from which weights and batches are drawn."
-    if settings["threads"]: fast_layers.set_num_threads(settings["threads"])
+    if settings["threads"] is not None: fast_layers.set_num_threads(settings["threads"])
     data, _ = data_utils.get_data(settings["data"], **({"root": settings["cifar10_dir"]} if settings["data"] == "cifar10" else {}))
     np.random.seed(settings["seed"])
     return ThreeLayerConvNet(**{name: settings[name] for name in _model_options}), data
@@ -164,7 +164,7 @@ def train(args: argparse.Namespace,  # the options of `cs231n-lit train`
     return code
 
 # %% ../nbs/16_cli.ipynb #d21572b4
-def status(args=None) -> int:  # exit code 0
+def status(args: argparse.Namespace | None = None) -> int:  # exit code 0
     "Print which kernels, threads and data are in use."
     facts = {"cs231n_lit": __version__, "python": sys.version.split()[0], "numpy": np.__version__, **fast_layers.status()}
     try: facts["cifar10"] = data_utils.find_cifar10()
@@ -180,7 +180,7 @@ def download(args: argparse.Namespace,  # the options of `cs231n-lit download`
     return 0
 
 # %% ../nbs/16_cli.ipynb #2e0c6026
-def main(argv=None,  # command-line arguments; those of the process by default
+def main(argv: list | None = None,  # command-line arguments; those of the process by default
         ) -> int:    # exit code: 0 done, 1 failed, 130 interrupted
     "What `cs231n-lit` runs. Errors that a user can mend are told in one line."
     args = _parser().parse_args(argv)

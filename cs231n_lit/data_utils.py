@@ -6,31 +6,36 @@
 __all__ = ['CLASSES', 'load_pictures', 'picture_blocks', 'cut_patches', 'get_pictures_data', 'read_binary', 'read_pickle',
            'cache_folder', 'find_cifar10', 'load_CIFAR10', 'get_CIFAR10_data', 'download_cifar10', 'get_data']
 
-# %% ../nbs/02_data_utils.ipynb #4104bbed
+# %% ../nbs/02_data_utils.ipynb #1b054b7c
 import gzip
+import hashlib
 import io
 import os
 import pickle
 import shutil
 import sys
 import tarfile
-import tempfile
+import time
 import zlib
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
-from .checks import check_choice, check_count
+from numpy.typing import DTypeLike
 
-# %% ../nbs/02_data_utils.ipynb #6e40408a
+from .checks import as_array, check_choice, check_count, check_dtype
+
+# %% ../nbs/02_data_utils.ipynb #4d540b12
 CLASSES = {
     "cifar10": ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     "pictures": ("astronaut", "brick", "camera", "cat", "coffee",
                  "galaxies", "grass", "gravel", "retina", "rocket"),
 }
 
-# %% ../nbs/02_data_utils.ipynb #3a50975b
+# %% ../nbs/02_data_utils.ipynb #347a1ea7
 def load_pictures() -> np.ndarray:  # (10, 256, 320, 3), uint8
     "Read the ten embedded photographs, in the order of `CLASSES['pictures']`."
     import imageio.v3 as iio
@@ -41,7 +46,7 @@ def load_pictures() -> np.ndarray:  # (10, 256, 320, 3), uint8
 # %% ../nbs/02_data_utils.ipynb #f6526ea7
 BLOCK, PATCH, STEP = 64, 32, 4  # pixels: side of a block, side of a patch, distance between patches
 
-# %% ../nbs/02_data_utils.ipynb #ea04abf3
+# %% ../nbs/02_data_utils.ipynb #93935da9
 def picture_blocks(part: str,  # "train", "val" or "test"
                   ) -> list:   # (top, left) of each of its blocks, pixels
     "The blocks of a photograph that belong to one part of the data."
@@ -50,17 +55,19 @@ def picture_blocks(part: str,  # "train", "val" or "test"
     return [(r * BLOCK, c * BLOCK) for r in range(4) for c in range(5)
             if owner.get((c + 2 * r) % 5, "train") == part]
 
-# %% ../nbs/02_data_utils.ipynb #792f8204
+# %% ../nbs/02_data_utils.ipynb #47940998
 def cut_patches(photo: np.ndarray,  # one photograph, (256, 320, 3)
                 part: str,          # "train", "val" or "test"
                ) -> np.ndarray:     # all its patches, (N, 3, 32, 32), block by block
     "Cut all patches of one part from a photograph."
+    photo = as_array("cut_patches", "photo", photo)
+    if photo.shape != (256, 320, 3): raise ValueError(f"cut_patches: photo needs the shape (256, 320, 3) but is {photo.shape}")
     windows = np.lib.stride_tricks.sliding_window_view(photo, (PATCH, PATCH), axis=(0, 1))
     last = BLOCK - PATCH + 1  # windows[top, left] is the patch at (top, left), channels first
     blocks = [windows[top:top + last:STEP, left:left + last:STEP] for top, left in picture_blocks(part)]
     return np.concatenate([b.reshape(-1, 3, PATCH, PATCH) for b in blocks])
 
-# %% ../nbs/02_data_utils.ipynb #ae39aa38
+# %% ../nbs/02_data_utils.ipynb #5ff0eca1
 def _first(where, name, count, X, y, least=0):
     "The first `count` images and their labels; ValueError if there are fewer."
     if check_count(where, name, count, least) > len(X):
@@ -75,19 +82,18 @@ def _minus(X, mean, dtype):
 
 def _prepare(where, train, val, test, subtract_mean, dtype):
     "Subtract the training mean from the images of all parts and name the six arrays."
-    if np.dtype(dtype).kind != "f":
-        raise TypeError(f"{where}: dtype needs a floating-point type; got {np.dtype(dtype)}")
+    dtype = check_dtype(where, dtype)
     mean, data = train[0].mean(axis=0, dtype=np.float64) if subtract_mean else 0, {}
     for part, (X, y) in ("train", train), ("val", val), ("test", test):
         data[f"X_{part}"], data[f"y_{part}"] = _minus(X, mean, dtype), y
     return data
 
-# %% ../nbs/02_data_utils.ipynb #a42552ea
+# %% ../nbs/02_data_utils.ipynb #047fb668
 def get_pictures_data(num_training: int = 9000,    # training patches, at most 9720
                       num_validation: int = 1000,  # validation patches, at most 3240
                       num_test: int = 1000,        # test patches, at most 3240
                       subtract_mean: bool = True,  # subtract the mean training image?
-                      dtype=np.float64,            # type of the images
+                      dtype: DTypeLike = np.float64,  # type of the images
                      ) -> dict:  # X_train, y_train, X_val, y_val, X_test, y_test; images (N, 3, 32, 32), labels (N,)
     "Patches of the embedded pictures, always in the same shuffled order. ValueError when there are fewer than asked for."
     photos, parts, where = load_pictures(), [], "get_pictures_data"
@@ -98,7 +104,8 @@ def get_pictures_data(num_training: int = 9000,    # training patches, at most 9
         order = rng.permutation(len(X))
         y = order // (len(X) // len(photos))
         parts.append(_first(where, name, count, X[order], y, least=int(part == "train")))
-    return _prepare(where, *parts, subtract_mean, dtype)
+    train, val, test = parts
+    return _prepare(where, train, val, test, subtract_mean, dtype)
 
 # %% ../nbs/02_data_utils.ipynb #98138f87
 NAMES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
@@ -111,8 +118,8 @@ def _labelled(path, X, y):
         raise ValueError(f"{path}: labels need to be 0 to 9 but go from {y.min()} to {y.max()}: not CIFAR-10")
     return X.reshape(-1, 3, 32, 32), y
 
-# %% ../nbs/02_data_utils.ipynb #6d4e9c9a
-def read_binary(path,     # a file of the binary version
+# %% ../nbs/02_data_utils.ipynb #41c75ca2
+def read_binary(path: str | Path,  # a file of the binary version
                ) -> tuple:  # images (N, 3, 32, 32) uint8, labels (N,) int64
     "Read one file of CIFAR-10's binary version. Raises ValueError unless it is a whole number of records."
     size, record = os.path.getsize(path), 1 + PIXELS
@@ -160,8 +167,8 @@ def _unpickle(raw):
         raise ValueError(f"it needs a list of {len(X)} whole numbers as labels")
     return X, y
 
-# %% ../nbs/02_data_utils.ipynb #7891fb28
-def read_pickle(path,       # a file of the Python version
+# %% ../nbs/02_data_utils.ipynb #666f15c7
+def read_pickle(path: str | Path,  # a file of the Python version
                ) -> tuple:  # images (N, 3, 32, 32) uint8, labels (N,) int64
     "Read one file of CIFAR-10's Python version and run nothing in it. Raises ValueError for anything else."
     if (size := os.path.getsize(path)) > 2 * LIMIT * PIXELS:
@@ -172,21 +179,23 @@ def read_pickle(path,       # a file of the Python version
         raise ValueError(f"{path}: not a batch of CIFAR-10's Python version: {e or type(e).__name__}") from None
     return _labelled(path, X, y)
 
-# %% ../nbs/02_data_utils.ipynb #b5d08515
+# %% ../nbs/02_data_utils.ipynb #088c0e31
 FOLDERS = {"binary": "cifar-10-batches-bin", "python": "cifar-10-batches-py"}
 SITE = "https://www.cs.toronto.edu/~kriz/"
-ARCHIVES = {"binary": (SITE + "cifar-10-binary.tar.gz", "md5:c32a1d4ab5d03f1284b67883e8d87530"),
-            "python": (SITE + "cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3d95e74349a")}
+ARCHIVES = {  # address, bytes, SHA-256 sum
+    "binary": (SITE + "cifar-10-binary.tar.gz", 170_052_171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
+    "python": (SITE + "cifar-10-python.tar.gz", 170_498_071, "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce")}
 BY_HAND = (f"fetch {ARCHIVES['binary'][0]} on any machine that has a network, unpack it, "
            "and set the environment variable CS231N_LIT_CIFAR10 to the folder")
 
-# %% ../nbs/02_data_utils.ipynb #279502b7
+# %% ../nbs/02_data_utils.ipynb #40dfbd28
 def cache_folder() -> Path:
     "The folder of this user in which downloads are kept."
-    import pooch
-    return Path(pooch.os_cache("cs231n_lit"))
+    default = {"win32": "~/AppData/Local", "darwin": "~/Library/Caches"}.get(sys.platform, "~/.cache")
+    given = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    return Path(given or os.path.expanduser(default)) / "cs231n_lit"
 
-def find_cifar10(root=None,  # folder with the six files, or the one above it; None looks in the usual places
+def find_cifar10(root: str | Path | None = None,  # folder with the six files, or the one above it; None looks in the usual places
                 ) -> Path:   # the folder with the six files
     "Find CIFAR-10. Raises FileNotFoundError that says where it looked and how to get it."
     given = root if root is not None else os.environ.get("CS231N_LIT_CIFAR10") or None
@@ -209,21 +218,21 @@ def _read_cifar10(root):
     *training, test = [(read_binary if binary else read_pickle)(p) for p in paths]
     return tuple(np.concatenate(a) for a in zip(*training)), test
 
-# %% ../nbs/02_data_utils.ipynb #e3fa651d
-def load_CIFAR10(ROOT=None,  # folder with the six files, in either version; None looks in the usual places
+# %% ../nbs/02_data_utils.ipynb #412e48be
+def load_CIFAR10(ROOT: str | Path | None = None,  # folder with the six files, in either version; None looks in the usual places
                 ) -> tuple:  # Xtr (N, 32, 32, 3), Ytr (N,), Xte, Yte; images are float64 from 0 to 255
     "All of CIFAR-10, channels last, as the course's function gives it. Takes 1.5 GB."
     (Xtr, Ytr), (Xte, Yte) = _read_cifar10(ROOT)
     last = lambda X: np.ascontiguousarray(X.transpose(0, 2, 3, 1), dtype=np.float64)
     return last(Xtr), Ytr, last(Xte), Yte
 
-# %% ../nbs/02_data_utils.ipynb #9dce277b
+# %% ../nbs/02_data_utils.ipynb #ab19b699
 def get_CIFAR10_data(num_training: int = 49000,   # training images: the first ones of the training files
                      num_validation: int = 1000,  # validation images: the next ones of the training files
                      num_test: int = 1000,        # test images: the first ones of the test file
                      subtract_mean: bool = True,  # subtract the mean training image?
-                     root=None,                   # folder with CIFAR-10; None looks in the usual places
-                     dtype=np.float64,            # type of the images
+                     root: str | Path | None = None,  # folder with CIFAR-10; None looks in the usual places
+                     dtype: DTypeLike = np.float64,  # type of the images
                     ) -> dict:  # X_train, y_train, X_val, y_val, X_test, y_test; images (N, 3, 32, 32), labels (N,)
     "CIFAR-10, divided as in the course. Raises FileNotFoundError where there is none, ValueError when there are fewer images than asked for."
     (X, y), test = _read_cifar10(root)
@@ -232,9 +241,68 @@ def get_CIFAR10_data(num_training: int = 49000,   # training images: the first o
     val = _first(where, "num_validation", num_validation, X[num_training:], y[num_training:])
     return _prepare(where, train, val, _first(where, "num_test", num_test, *test), subtract_mean, dtype)
 
-# %% ../nbs/02_data_utils.ipynb #c7138641
+# %% ../nbs/02_data_utils.ipynb #b6fe586b
+def _try_lock(f):
+    "Lock an open file for this process until it is closed; an error if another one has it."
+    if sys.platform == "win32":
+        import msvcrt
+        os.lseek(f.fileno(), 1 << 40, os.SEEK_SET)  # one byte, far behind the file's end
+        msvcrt.locking(f.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+def _lock(f):
+    "Lock an open file, waiting while another process has it."
+    while True:
+        try: return _try_lock(f)
+        except (BlockingIOError, PermissionError): time.sleep(0.2)
+
+# %% ../nbs/02_data_utils.ipynb #41b015c0
+@contextmanager
+def _network():
+    "Turn whatever goes wrong with a connection into a ConnectionError."
+    from http.client import HTTPException
+    try: yield
+    except (OSError, HTTPException) as e: raise ConnectionError(str(e) or type(e).__name__) from None
+
+def _ask(url, start, size):
+    "The server's answer, and the byte it begins with: `start`, or 0 from a server that only sends whole files."
+    from urllib.request import Request, urlopen
+    with _network(): answer = urlopen(Request(url, headers={"Range": f"bytes={start}-"} if start else {}), timeout=10)
+    begin = start if answer.status == 206 else 0
+    if answer.length is not None and begin + answer.length != size:
+        answer.close()
+        raise ValueError(f"the server offers {begin + answer.length} bytes, but the archive has {size}")
+    return answer, begin
+
+# %% ../nbs/02_data_utils.ipynb #7a58c945
+def _receive(f, url, size, progress):
+    "Append to the file `f` what it lacks of `size` bytes."
+    from tqdm import tqdm
+    if (have := f.seek(0, os.SEEK_END)) >= size: return
+    answer, begin = _ask(url, have, size)
+    have = begin or f.truncate(0)
+    with answer, tqdm(total=size, initial=have, unit="B", unit_scale=True, disable=not progress) as bar:
+        while have < size:
+            with _network(): piece = answer.read1(min(1 << 16, size - have))
+            if not piece: raise ConnectionError(f"it broke off after {have} of {size} bytes, and the next try goes on from there")
+            have += f.write(piece)
+            bar.update(len(piece))
+
+def _complete(f, url, size, sha256, progress):
+    "Make the file `f` the whole archive. Pieces that do not fit together are thrown away, and it starts over once."
+    while True:
+        resumed = f.seek(0, os.SEEK_END) > 0
+        _receive(f, url, size, progress)
+        f.seek(0)
+        if (found := hashlib.file_digest(f, "sha256").hexdigest()) == sha256: return
+        f.truncate(0)
+        if not resumed: raise ValueError(f"its SHA-256 sum is {found}, but should be {sha256}")
+
+# %% ../nbs/02_data_utils.ipynb #7f8152e7
 def _unpack(archive, out, version):
-    "Take the known files of CIFAR-10 out of an archive into `out`; ValueError for anything that does not belong."
+    "Take the known files of CIFAR-10 out of an open archive into `out`; ValueError for anything that does not belong."
     wanted = {f"{name}{'.bin' if version == 'binary' else ''}" for name in NAMES}
     allowed = wanted | {"batches.meta", "batches.meta.txt", "readme.html"}
     def belongs(member):
@@ -243,55 +311,66 @@ def _unpack(archive, out, version):
         return member.isdir() if not names else (member.isreg() and len(names) == 1 and names[0] in allowed
                                                  and member.size <= 2 * LIMIT * PIXELS)
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with tarfile.open(fileobj=archive, mode="r:gz") as tar:
             for member in tar:
-                if not belongs(member): raise ValueError(f"it has {member.name!r}, {member.size} bytes")
+                if not belongs(member): raise ValueError(f"it has {member.name!r}, {f'{member.size} bytes' if member.isreg() else 'which is not a plain file'}")
                 if member.isdir(): continue
                 with tar.extractfile(member) as source, open(out / PurePosixPath(member.name).name, "xb") as target:
                     shutil.copyfileobj(source, target)
         if missing := sorted(wanted - {f.name for f in out.iterdir()}): raise ValueError(f"{', '.join(missing)} missing")
     except (ValueError, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, FileExistsError) as e:
-        raise ValueError(f"{archive} is not the archive of CIFAR-10: {e}") from None
+        raise ValueError(f"it is not the archive of CIFAR-10: {e}") from None
 
-# %% ../nbs/02_data_utils.ipynb #8e2d6287
-def _fetch(version, folder, progress):
-    "Download, check and unpack one version in a private folder, then move it to its place in one step."
-    import pooch
-    (url, md5), target = ARCHIVES[version], folder / FOLDERS[version]
-    downloader = pooch.HTTPDownloader(progressbar=progress, timeout=10)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as private:
-        archive = pooch.retrieve(url, md5, "archive.tar.gz", private, downloader=downloader)
-        (out := Path(private) / FOLDERS[version]).mkdir()
-        _unpack(archive, out, version)
-        try: os.replace(out, target)
-        except OSError:
-            if not target.is_dir(): raise  # else another process was faster
+# %% ../nbs/02_data_utils.ipynb #f2f0d545
+def _unpack_whole(archive, target, version):
+    "Unpack into a folder of another name, then give it its own."
+    unfinished = target.with_name(target.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # from a process that was killed
+    try:
+        unfinished.mkdir()
+        archive.seek(0)
+        _unpack(archive, unfinished, version)
+        os.replace(unfinished, target)
+    finally: shutil.rmtree(unfinished, ignore_errors=True)
 
-# %% ../nbs/02_data_utils.ipynb #75846d66
+def _fetch(version, target, progress):
+    "Download, check and unpack one version; one process at a time."
+    url, size, sha256 = ARCHIVES[version]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.tar.gz.part")
+    with open(part, "a+b") as f:
+        _lock(f)
+        if not target.is_dir():  # else another process was faster
+            _complete(f, url, size, sha256, progress)
+            try: _unpack_whole(f, target, version)
+            except ValueError:
+                f.truncate(0)
+                raise
+    with suppress(PermissionError): part.unlink(missing_ok=True)  # on Windows a waiting process still has it, and will do it
+
+# %% ../nbs/02_data_utils.ipynb #282b2c42
 def download_cifar10(version: str = "binary",  # "binary" or "python"
-                     folder=None,              # where to keep it; None is the cache, in which `find_cifar10` looks
+                     folder: str | Path | None = None,  # where to keep it; None is the cache, in which `find_cifar10` looks
                      progress: bool | None = None,  # show a progress bar? None: where the output is a terminal
                     ) -> Path:                 # the folder with the six files
-    "Download CIFAR-10, 170 MB, unless it is there. Raises ConnectionError, ValueError (wrong checksum) or OSError (cannot write)."
-    import requests
+    "Download CIFAR-10, 170 MB, unless it is there; go on where the last try broke off. Raises ConnectionError, ValueError (wrong checksum) or OSError (cannot write)."
     check_choice("download_cifar10", "version", version, tuple(ARCHIVES))
     folder = cache_folder() if folder is None else Path(folder)
     url, target = ARCHIVES[version][0], folder / FOLDERS[version]
     if target.is_dir(): return target
-    try: _fetch(version, folder, sys.stderr.isatty() if progress is None else progress)
-    except requests.RequestException as e:
+    try: _fetch(version, target, sys.stderr.isatty() if progress is None else progress)
+    except ConnectionError as e:
         raise ConnectionError(f"download_cifar10: could not fetch {url}: {e}. Without a network, {BY_HAND}.") from None
     except ValueError as e:
-        raise ValueError(f"download_cifar10: what came from {url} is not CIFAR-10, and nothing was kept: {e}") from None
+        raise ValueError(f"download_cifar10: what came from {url} is not CIFAR-10, and nothing of it was kept: {e}") from None
     except OSError as e:
         raise OSError(e.errno, f"download_cifar10: could not write to {folder}: {e.strerror or e}") from None
     return target
 
-# %% ../nbs/02_data_utils.ipynb #c2cb3e52
+# %% ../nbs/02_data_utils.ipynb #903abaa3
 def get_data(name: str = "auto",  # "cifar10", "pictures", or "auto": CIFAR-10 where it is found, else the embedded pictures
-             dtype=np.float32,    # type of the images
-             **options,           # for `get_CIFAR10_data` or `get_pictures_data`, such as `num_training`
+             dtype: DTypeLike = np.float32,  # type of the images
+             **options: Any,      # for `get_CIFAR10_data` or `get_pictures_data`, such as `num_training`
             ) -> tuple:           # the data (a dictionary), and which they are: "cifar10" or "pictures"
     "CIFAR-10 where there is one, else the embedded pictures, and which of the two it is."
     check_choice("get_data", "name", name, ("auto", "cifar10", "pictures"))

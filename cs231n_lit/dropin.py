@@ -13,9 +13,9 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 
-import imageio.v3 as iio
 import numpy as np
-from PIL import Image
+
+from .checks import as_array, check_count
 
 # %% ../nbs/15_dropin.ipynb #9fdd25a8
 _LAYERS = ("layers", "normalization", "convolution", "pooling", "spatial_norm")
@@ -83,21 +83,27 @@ def uninstall() -> None:
 def install() -> None:
     "Let `cs231n` mean this package. Importing `cs231n_lit.dropin` does it."
     before = sys.modules.get("cs231n")
-    if before and not _is_ours(before.__spec__.loader): uninstall()
+    if before and not _is_ours(getattr(before.__spec__, "loader", None)): uninstall()
     sys.meta_path[:] = [_Finder(), *(f for f in sys.meta_path if not _is_ours(f))]
 
 # %% ../nbs/15_dropin.ipynb #434bf3c2
 def imread(name: str,  # an image file
           ) -> np.ndarray:  # its pixels, (H, W, 3) or (H, W)
     "Read a picture, as `scipy.misc.imread` did until SciPy 1.2."
+    import imageio.v3 as iio
     return iio.imread(name)
 
 def imresize(arr: np.ndarray,  # pixels, (H, W, 3) or (H, W), uint8
              size: tuple,      # rows and columns wanted, in pixels
             ) -> np.ndarray:   # the picture in that size, uint8
     "Resize a picture with bilinear interpolation, as `scipy.misc.imresize` did until SciPy 1.3."
-    rows, columns = size
-    return np.asarray(Image.fromarray(np.asarray(arr)).resize((columns, rows), Image.Resampling.BILINEAR))
+    from PIL import Image
+    if not isinstance(size, (tuple, list)) or len(size) != 2: raise TypeError(f"imresize: size needs to be (rows, columns); got {size!r}")
+    rows, columns = (check_count("imresize", "size", n) for n in size)
+    arr = as_array("imresize", "arr", arr)
+    if arr.dtype != np.uint8 or arr.ndim not in (2, 3) or not arr.size:
+        raise ValueError(f"imresize: arr needs the shape (H, W) or (H, W, 3), uint8; got {arr.dtype} {arr.shape}")
+    return np.asarray(Image.fromarray(arr).resize((columns, rows), Image.Resampling.BILINEAR))
 
 _standins = {"imread": imread, "imresize": imresize}
 

@@ -8,9 +8,12 @@ __all__ = ['eval_numerical_gradient', 'eval_numerical_gradient_array', 'rel_erro
 
 # %% ../nbs/01_gradient_check.ipynb #0c4181e1
 import random
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .checks import as_float, check_count, check_number, check_shape
 
@@ -36,8 +39,9 @@ def _central(where, f, x, i, df, h):
     return np.sum((above - below) * df) / (up - down)
 
 # %% ../nbs/01_gradient_check.ipynb #898eef8d
-def _check_movable(where, x, h):
-    "Raise unless the entries of `x` can be moved by `h`, in place."
+def _check_movable(where, f, x, h):
+    "Raise unless `f` is a function and the entries of `x` can be moved by `h`, in place."
+    if not callable(f): raise TypeError(f"{where}: f needs to be a function of x; got {f!r}")
     array = isinstance(x, np.ndarray)
     if not array or x.dtype.kind != "f":
         raise TypeError(f"{where}: x needs to be a floating-point NumPy array, as its own entries are moved by {h}; "
@@ -56,14 +60,14 @@ def _one_number(where, f):
     return number
 
 # %% ../nbs/01_gradient_check.ipynb #4f81f523
-def eval_numerical_gradient(f,                # function of `x` that returns a number
+def eval_numerical_gradient(f: Callable,      # function of `x` that returns a number
                             x: np.ndarray,    # where; moved in place, entry by entry, and restored exactly
                             verbose: bool = True,  # print each entry?
                             h: float = 1e-5,  # step
                            ) -> np.ndarray:   # gradient, of the shape of `x`
     "The numeric gradient of a number: central differences, one entry after the other."
     where = "eval_numerical_gradient"
-    _check_movable(where, x, h)
+    _check_movable(where, f, x, h)
     f, grad = _one_number(where, f), np.zeros_like(x)
     for i in np.ndindex(x.shape):
         grad[i] = _central(where, f, x, i, np.ones(()), h)
@@ -71,21 +75,21 @@ def eval_numerical_gradient(f,                # function of `x` that returns a n
     return grad
 
 # %% ../nbs/01_gradient_check.ipynb #29a0b2a0
-def eval_numerical_gradient_array(f,              # function of `x` that returns an array
+def eval_numerical_gradient_array(f: Callable,    # function of `x` that returns an array
                                   x: np.ndarray,  # where; moved in place, entry by entry, and restored exactly
-                                  df,             # upstream gradient, of the shape of `f(x)`
+                                  df: ArrayLike,  # upstream gradient, of the shape of `f(x)`
                                   h: float = 1e-5,  # step
                                  ) -> np.ndarray: # gradient of sum(f(x) * df), of the shape of `x`
     "The numeric gradient of a function that returns an array, weighted by an upstream gradient."
     where = "eval_numerical_gradient_array"
-    _check_movable(where, x, h)
+    _check_movable(where, f, x, h)
     df, grad = as_float(where, "df", df), np.zeros_like(x)
     for i in np.ndindex(x.shape): grad[i] = _central(where, f, x, i, df, h)
     return grad
 
 # %% ../nbs/01_gradient_check.ipynb #867ba4d4
-def rel_error(a,  # an array or a number
-              b,  # what to compare it with: the same shape, or a number
+def rel_error(a: ArrayLike,  # an array or a number
+              b: ArrayLike,  # what to compare it with: the same shape, or a number
              ) -> float:  # largest |a - b| / max(1e-8, |a| + |b|); 0 for empty arrays
     "The largest relative difference between two arrays, entry by entry, as the course defines it."
     a, b = as_float("rel_error", "a", a), as_float("rel_error", "b", b)
@@ -93,19 +97,19 @@ def rel_error(a,  # an array or a number
     return float(np.max(np.abs(a - b) / np.maximum(1e-8, np.abs(a) + np.abs(b)), initial=0))
 
 # %% ../nbs/01_gradient_check.ipynb #2c06e2f3
-def max_error(a,  # an array or a number
-              b,  # what it should be, of the same shape
-              scale=None,  # what to measure the error by; by default the largest |b|
+def max_error(a: ArrayLike,  # an array or a number
+              b: ArrayLike,  # what it should be, of the same shape
+              scale: ArrayLike | None = None,  # what to measure the error by; by default the largest |b|
              ) -> float:   # largest |a - b|, as a part of the scale
     "The largest difference between two arrays, as a part of the largest value."
     a, b = as_float("max_error", "a", a), as_float("max_error", "b", b)
     check_shape("max_error", "b", b, a.shape, "a's")
     error = float(np.max(np.abs(a - b), initial=0))
-    scale = float(np.max(np.abs(b if scale is None else scale), initial=0))
+    scale = float(np.max(np.abs(b if scale is None else as_float("max_error", "scale", scale)), initial=0))
     return error / scale if scale else error and np.inf
 
 # %% ../nbs/01_gradient_check.ipynb #946d8d3e
-def grad_check_sparse(f,                # function of `x` that returns a number
+def grad_check_sparse(f: Callable,      # function of `x` that returns a number
                       x: np.ndarray,    # where; moved in place and restored exactly
                       analytic_grad: np.ndarray,  # the gradient to check, of the shape of `x`
                       num_checks: int = 10,  # how many random entries to look at
@@ -113,7 +117,7 @@ def grad_check_sparse(f,                # function of `x` that returns a number
                      ) -> None:
     "Compare a gradient with the numeric one at a few random entries, and print both."
     where = "grad_check_sparse"
-    _check_movable(where, x, h)
+    _check_movable(where, f, x, h)
     f, analytic_grad = _one_number(where, f), as_float(where, "analytic_grad", analytic_grad)
     check_shape(where, "analytic_grad", analytic_grad, x.shape, "x's")
     if not x.size: raise ValueError(f"{where}: x has no entry to look at: it is {x.shape}")
@@ -138,16 +142,16 @@ def _at_kink(f, x, i, df, h, analytic, mismatch, slack):
     return np.ptp(gap) > 0.4 * mismatch and low - slack <= analytic <= high + slack
 
 # %% ../nbs/01_gradient_check.ipynb #9cb815f7
-def judge_gradient(f,              # function of `x` that returns an array or a number
+def judge_gradient(f: Callable,    # function of `x` that returns an array or a number
                    x: np.ndarray,  # where; moved in place and restored exactly
                    analytic: np.ndarray,  # the gradient to judge, of the shape of `x`
-                   df=1.,          # upstream gradient, of the shape of `f(x)`
+                   df: ArrayLike = 1.,  # upstream gradient, of the shape of `f(x)`
                    h: float = 1e-5,  # step
                    limit: float = 1e-7,  # mismatch allowed, as a part of the gradient's largest value
                   ) -> np.ndarray: # 'right', 'kink' or 'wrong' for each entry of `x`
     "Tell a wrong gradient from a corner of the function, where the numeric one is at fault."
     numeric, df = eval_numerical_gradient_array(f, x, df, h), as_float("judge_gradient", "df", df)
-    analytic = as_float("judge_gradient", "analytic", analytic)
+    analytic, limit = as_float("judge_gradient", "analytic", analytic), check_number("judge_gradient", "limit", limit, 0)
     check_shape("judge_gradient", "analytic", analytic, x.shape, "x's")
     slack = limit * np.max(np.abs(numeric), initial=0)
     mismatch = np.abs(analytic - numeric)
@@ -158,11 +162,13 @@ def judge_gradient(f,              # function of `x` that returns an array or a 
 
 # %% ../nbs/01_gradient_check.ipynb #b56642bf
 def fixture(case: str,  # name of a case, such as 'affine'
-            path="fixtures/torch.npz",  # file with arrays named case/name
+            path: str | Path = "fixtures/torch.npz",  # file with arrays named case/name
            ) -> SimpleNamespace:  # the case's arrays as attributes; single numbers as Python's
     "Read what PyTorch computed for one case; `scripts/make_torch_fixtures.py` writes the file."
-    with np.load(path) as arrays:
-        found = {key.removeprefix(case + "/"): arrays[key] for key in arrays.files if key.startswith(case + "/")}
+    try: arrays = np.load(path)
+    except ValueError as e: raise ValueError(f"fixture: {path} is not an npz file of arrays: {e}") from None
+    with arrays:
+        found = {key.removeprefix(f"{case}/"): arrays[key] for key in arrays.files if key.startswith(f"{case}/")}
         cases = sorted({key.split("/")[0] for key in arrays.files if "/" in key})
     if not found: raise ValueError(f"fixture: no case {case!r}; there are {', '.join(cases)}")
     return SimpleNamespace(**{name: a if a.ndim else a.item() for name, a in found.items()})

@@ -16,7 +16,7 @@ from .fast_layers import (conv_backward_fast, conv_forward_fast, max_pool_backwa
 from .layers import affine_backward, affine_forward, relu_backward, relu_forward
 from .normalization import batchnorm_backward_alt, batchnorm_forward, layernorm_backward, layernorm_forward
 
-# %% ../nbs/10_layer_utils.ipynb #b728c955
+# %% ../nbs/10_layer_utils.ipynb #a075210c
 def affine_relu_forward(x: np.ndarray,  # inputs, shape (N, d1, ..., dk) with d1 * ... * dk = D
                         w: np.ndarray,  # weights, shape (D, M)
                         b: np.ndarray,  # biases, shape (M,)
@@ -26,7 +26,7 @@ def affine_relu_forward(x: np.ndarray,  # inputs, shape (N, d1, ..., dk) with d1
     out, relu_cache = relu_forward(a)
     return out, (affine_cache, relu_cache)
 
-# %% ../nbs/10_layer_utils.ipynb #f06e6991
+# %% ../nbs/10_layer_utils.ipynb #eb846e07
 def affine_relu_backward(dout: np.ndarray,  # upstream gradient, shape (N, M)
                          cache: tuple,      # from `affine_relu_forward`
                         ) -> tuple:         # dx in x's shape, dw (D, M), db (M,)
@@ -34,10 +34,10 @@ def affine_relu_backward(dout: np.ndarray,  # upstream gradient, shape (N, M)
     affine_cache, relu_cache = unpack_cache("affine_relu_backward", cache, "affine_cache relu_cache")
     return affine_backward(relu_backward(dout, relu_cache), affine_cache)
 
-# %% ../nbs/10_layer_utils.ipynb #32026d3b
+# %% ../nbs/10_layer_utils.ipynb #26c0beba
 _norms = {"batchnorm": (batchnorm_forward, batchnorm_backward_alt), "layernorm": (layernorm_forward, layernorm_backward)}
 
-# %% ../nbs/10_layer_utils.ipynb #1e62402e
+# %% ../nbs/10_layer_utils.ipynb #0dcb1221
 def affine_norm_relu_forward(x: np.ndarray,      # inputs, shape (N, d1, ..., dk) with d1 * ... * dk = D
                              w: np.ndarray,      # weights, shape (D, M)
                              b: np.ndarray,      # biases, shape (M,)
@@ -53,7 +53,7 @@ def affine_norm_relu_forward(x: np.ndarray,      # inputs, shape (N, d1, ..., dk
     out, relu_cache = relu_forward(a)
     return out, (affine_cache, norm_cache, relu_cache, normalization)
 
-# %% ../nbs/10_layer_utils.ipynb #b8214946
+# %% ../nbs/10_layer_utils.ipynb #08962a63
 def affine_norm_relu_backward(dout: np.ndarray,  # upstream gradient, shape (N, M)
                               cache: tuple,      # from `affine_norm_relu_forward`
                              ) -> tuple:         # dx in x's shape, dw (D, M), db, dgamma, dbeta (M,)
@@ -64,7 +64,7 @@ def affine_norm_relu_backward(dout: np.ndarray,  # upstream gradient, shape (N, 
     da, dgamma, dbeta = _norms[normalization][1](relu_backward(dout, relu_cache), norm_cache)
     return *affine_backward(da, affine_cache), dgamma, dbeta
 
-# %% ../nbs/10_layer_utils.ipynb #a2a39df8
+# %% ../nbs/10_layer_utils.ipynb #9bbc4dce
 def conv_relu_forward(x: np.ndarray,     # images, shape (N, C, H, W)
                       w: np.ndarray,     # filters, shape (F, C, HH, WW)
                       b: np.ndarray,     # biases, shape (F,)
@@ -75,7 +75,7 @@ def conv_relu_forward(x: np.ndarray,     # images, shape (N, C, H, W)
     out, relu_cache = relu_forward_fast(a)
     return out, (conv_cache, relu_cache)
 
-# %% ../nbs/10_layer_utils.ipynb #7c3f073f
+# %% ../nbs/10_layer_utils.ipynb #7971d115
 def conv_relu_backward(dout: np.ndarray,  # upstream gradient, shape (N, F, H', W')
                        cache: tuple,      # from `conv_relu_forward`
                        need_dx: bool = True,  # False saves the work for dx, which then comes back as None
@@ -84,7 +84,7 @@ def conv_relu_backward(dout: np.ndarray,  # upstream gradient, shape (N, F, H', 
     conv_cache, relu_cache = unpack_cache("conv_relu_backward", cache, "conv_cache relu_cache")
     return conv_backward_fast(relu_backward_fast(dout, relu_cache), conv_cache, need_dx)
 
-# %% ../nbs/10_layer_utils.ipynb #c78d45ba
+# %% ../nbs/10_layer_utils.ipynb #b0c2892d
 def conv_bn_relu_forward(x: np.ndarray,      # images, shape (N, C, H, W)
                          w: np.ndarray,      # filters, shape (F, C, HH, WW)
                          b: np.ndarray,      # biases, shape (F,)
@@ -99,7 +99,7 @@ def conv_bn_relu_forward(x: np.ndarray,      # images, shape (N, C, H, W)
     out, relu_cache = relu_forward_fast(a)
     return out, (conv_cache, bn_cache, relu_cache)
 
-# %% ../nbs/10_layer_utils.ipynb #89c261d7
+# %% ../nbs/10_layer_utils.ipynb #4a4b5a7f
 def conv_bn_relu_backward(dout: np.ndarray,  # upstream gradient, shape (N, F, H', W')
                           cache: tuple,      # from `conv_bn_relu_forward`
                           need_dx: bool = True,  # False saves the work for dx, which then comes back as None
@@ -109,7 +109,7 @@ def conv_bn_relu_backward(dout: np.ndarray,  # upstream gradient, shape (N, F, H
     da, dgamma, dbeta = spatial_batchnorm_backward_fast(relu_backward_fast(dout, relu_cache), bn_cache)
     return *conv_backward_fast(da, conv_cache, need_dx), dgamma, dbeta
 
-# %% ../nbs/10_layer_utils.ipynb #21510a60
+# %% ../nbs/10_layer_utils.ipynb #2c3ec91f
 def conv_relu_pool_forward(x: np.ndarray,     # images, shape (N, C, H, W)
                            w: np.ndarray,     # filters, shape (F, C, HH, WW)
                            b: np.ndarray,     # biases, shape (F,)
@@ -122,7 +122,7 @@ def conv_relu_pool_forward(x: np.ndarray,     # images, shape (N, C, H, W)
     out, relu_cache = relu_forward_fast(a)
     return out, (conv_cache, pool_cache, relu_cache)
 
-# %% ../nbs/10_layer_utils.ipynb #6b53766d
+# %% ../nbs/10_layer_utils.ipynb #5ded07f7
 def conv_relu_pool_backward(dout: np.ndarray,  # upstream gradient, shape (N, F, H', W')
                             cache: tuple,      # from `conv_relu_pool_forward`
                             need_dx: bool = True,  # False saves the work for dx, which then comes back as None

@@ -10,14 +10,14 @@ import numpy as np
 
 from .checks import as_float, as_floats, check_choice, check_keys, check_number, check_shape, sizes, unpack_cache
 
-# %% ../nbs/05_normalization.ipynb #f366a3b1
+# %% ../nbs/05_normalization.ipynb #2c1418ec
 def _mean_over(a: np.ndarray,  # floating-point array
                axes: tuple,    # axes to average over
               ) -> np.ndarray: # the means, with size 1 along `axes`; 0 where there is nothing to average
     "The mean over some axes."
     return a.mean(axes, keepdims=True) if a.size else a.sum(axes, keepdims=True)
 
-# %% ../nbs/05_normalization.ipynb #aa89f5b6
+# %% ../nbs/05_normalization.ipynb #8a831308
 def _moments(x: np.ndarray,  # floating-point array
              axes: tuple,    # axes to average over
             ) -> tuple:      # mean and biased variance, with size 1 along `axes`
@@ -42,7 +42,7 @@ def read_bn_param(where: str,     # name of the calling function, for the messag
     if (running[1] < 0).any(): raise ValueError(f"{where}: running_var needs to be at least 0; got {running[1].min()}")
     return mode, eps, momentum, *running
 
-# %% ../nbs/05_normalization.ipynb #63ffb32c
+# %% ../nbs/05_normalization.ipynb #017cc198
 def _batch_moments(where: str,     # name of the calling function, for the message
                    bn_param: dict, # the options of `batchnorm_forward`; running averages are updated in train mode
                    x: np.ndarray,  # the batch, shape (N, D) or (N, C, H, W)
@@ -58,7 +58,7 @@ def _batch_moments(where: str,     # name of the calling function, for the messa
     else: mean, var = np.expand_dims(running_mean, axes), np.expand_dims(running_var, axes)
     return mean, np.sqrt(var + eps), mode
 
-# %% ../nbs/05_normalization.ipynb #c2afdc18
+# %% ../nbs/05_normalization.ipynb #680f3459
 def batchnorm_forward(x: np.ndarray,      # a batch of N examples with D features, shape (N, D)
                       gamma: np.ndarray,  # scale, shape (D,)
                       beta: np.ndarray,   # shift, shape (D,)
@@ -72,7 +72,7 @@ def batchnorm_forward(x: np.ndarray,      # a batch of N examples with D feature
     x_hat = (x - mean) / std
     return gamma * x_hat + beta, ("batchnorm", x_hat, gamma, std, mode)
 
-# %% ../nbs/05_normalization.ipynb #2635b27a
+# %% ../nbs/05_normalization.ipynb #85f1be1b
 def _open_cache(where: str, layer: str,  # calling function, and the layer whose cache it takes
                 cache: tuple,            # what the forward pass returned
                 dout: np.ndarray,        # upstream gradient
@@ -84,7 +84,7 @@ def _open_cache(where: str, layer: str,  # calling function, and the layer whose
     check_shape(where, "dout", dout, x_hat.shape)
     return dout, x_hat, *rest
 
-# %% ../nbs/05_normalization.ipynb #b0605d5e
+# %% ../nbs/05_normalization.ipynb #7f65f3cf
 def batchnorm_backward(dout: np.ndarray,  # upstream gradient, shape (N, D)
                        cache: tuple,      # from `batchnorm_forward`
                       ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # dx, shape (N, D); dgamma, dbeta, shape (D,)
@@ -100,7 +100,7 @@ def batchnorm_backward(dout: np.ndarray,  # upstream gradient, shape (N, D)
         dc = dc - dc.sum(0) / N                    # c = x - μ and μ = Σ x / N
     return dc, dgamma, dbeta
 
-# %% ../nbs/05_normalization.ipynb #6ce8502c
+# %% ../nbs/05_normalization.ipynb #d059930a
 def _normalize_backward(dx_hat: np.ndarray,  # gradient with respect to the normalized values
                         x_hat: np.ndarray,   # normalized values, shape of `dx_hat`
                         std: np.ndarray,     # what they were divided by, size 1 along `axes`
@@ -109,7 +109,7 @@ def _normalize_backward(dx_hat: np.ndarray,  # gradient with respect to the norm
     "Gradient through (x - mean) / std, where mean and std depend on x."
     return (dx_hat - _mean_over(dx_hat, axes) - x_hat * _mean_over(dx_hat * x_hat, axes)) / std
 
-# %% ../nbs/05_normalization.ipynb #186c1f5a
+# %% ../nbs/05_normalization.ipynb #7ae4f433
 def batchnorm_backward_alt(dout: np.ndarray,  # upstream gradient, shape (N, D)
                            cache: tuple,      # from `batchnorm_forward`
                           ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # dx, shape (N, D); dgamma, dbeta, shape (D,)
@@ -128,7 +128,7 @@ def read_eps(where: str, name: str,  # function and argument, for the message
     check_choice(where, "mode", param.get("mode", "train"), ("train", "test"))
     return float(check_number(where, "eps", param.get("eps", 1e-5), 0))
 
-# %% ../nbs/05_normalization.ipynb #7b0f8aca
+# %% ../nbs/05_normalization.ipynb #76ea9634
 def layernorm_forward(x: np.ndarray,      # N examples with D features, shape (N, D)
                       gamma: np.ndarray,  # scale, shape (D,)
                       beta: np.ndarray,   # shift, shape (D,)
@@ -143,7 +143,7 @@ def layernorm_forward(x: np.ndarray,      # N examples with D features, shape (N
     x_hat = (x - mean) / std
     return gamma * x_hat + beta, ("layernorm", x_hat, gamma, std, None)
 
-# %% ../nbs/05_normalization.ipynb #2fd20906
+# %% ../nbs/05_normalization.ipynb #7c76b624
 def layernorm_backward(dout: np.ndarray,  # upstream gradient, shape (N, D)
                        cache: tuple,      # from `layernorm_forward`
                       ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # dx, shape (N, D); dgamma, dbeta, shape (D,)

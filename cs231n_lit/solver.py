@@ -11,11 +11,13 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from . import optim
-from .checks import check_count, check_number, sizes
+from .checks import as_array, check_count, check_labels, check_number, sizes
 
 # %% ../nbs/14_solver.ipynb #d12bf7c2
 def _need(where, name, given, keys=""):
@@ -26,57 +28,71 @@ def _need(where, name, given, keys=""):
 
 def _examples(where, kind, X, y):
     "Examples and labels as arrays: as many of the one as of the other, and at least one."
-    X, y = np.asarray(X), np.asarray(y)
+    X, y = as_array(where, f"X{kind}", X), as_array(where, f"y{kind}", y)
     N, *_ = sizes(where, **{f"X{kind}": (X, "N ..."), f"y{kind}": (y, "N")})
     check_count(where, f"the number of examples in X{kind}", N)
     return X, y
 
+def _path(name, given):
+    "A path as text."
+    try: return os.fsdecode(given)
+    except TypeError as e: raise TypeError(f"{name} needs to be a path: {e}") from None
+
 def _count_or_all(where, name, n):
     "A whole number of at least 1, or None for all."
     return None if n is None else check_count(where, name, n)
+
+def _need_model(where, model, attributes):
+    "Raise TypeError unless the model has all of `attributes`."
+    if missing := [a for a in attributes.split() if not hasattr(model, a)]:
+        raise TypeError(f"{where}: model needs `{missing[0]}`; got {model!r}")
 
 def _copied(params):
     "A dictionary with copies of the arrays."
     return {p: np.array(w) for p, w in params.items()}
 
 # %% ../nbs/14_solver.ipynb #67ad4dd9
-def accuracy(model,          # its `loss(X)` gives scores, shape (N, C)
+def accuracy(model: Any,     # its `loss(X)` gives scores, shape (N, C)
              X: np.ndarray,  # examples, shape (N, d1, ..., dk)
              y: np.ndarray,  # labels, shape (N,)
              num_samples: int | None = None, # try only so many, drawn at random; None: all
              batch_size: int = 100,          # examples at a time
             ) -> float:      # share of right answers, from 0 to 1
     "The share of examples whose highest score is at the right label."
+    _need_model("check_accuracy", model, "loss")
     X, y = _examples("check_accuracy", "", X, y)
     check_count("check_accuracy", "batch_size", batch_size)
-    if _count_or_all("check_accuracy", "num_samples", num_samples) is not None and len(X) > num_samples:
+    num_samples = _count_or_all("check_accuracy", "num_samples", num_samples)
+    if num_samples is not None and len(X) > num_samples:
         sample = np.random.choice(len(X), num_samples)
         X, y = X[sample], y[sample]
-    guesses = [np.argmax(model.loss(X[i:i + batch_size]), axis=1) for i in range(0, len(X), batch_size)]
-    return float(np.mean(np.concatenate(guesses) == y))
+    scores = np.concatenate([model.loss(X[i:i + batch_size]) for i in range(0, len(X), batch_size)])
+    return float(np.mean(scores.argmax(axis=1) == check_labels("check_accuracy", y, *scores.shape)))
 
 # %% ../nbs/14_solver.ipynb #7847ed00
 class Solver:
     "Trains a model by stochastic gradient descent and keeps the parameters that did best on the validation set."
 
     def __init__(self,
-                 model,       # has a dictionary `params`; `loss(X)` gives scores (N, C), `loss(X, y)` gives loss and gradients
+                 model: Any,  # has a dictionary `params`; `loss(X)` gives scores (N, C), `loss(X, y)` gives loss and gradients
                  data: dict,  # arrays `X_train`, `y_train`, `X_val`, `y_val`; it may hold more
-                 update_rule: str = "sgd",  # name of a rule in `optim`, or a function like those there
+                 update_rule: str | Callable = "sgd",  # name of a rule in `optim`, or a function like those there
                  optim_config: dict = {},   # what the rule gets for each parameter; left as it is
                  lr_decay: float = 1.0,     # factor on the learning rate at each epoch's end
                  batch_size: int = 100,     # examples a step
                  num_epochs: int = 10,      # how often to go through as many examples as there are
                  num_train_samples: int | None = 1000, # examples for the training accuracy; None: all
                  num_val_samples: int | None = None,   # examples for the validation accuracy; None: all
-                 checkpoint_name: str | None = None,   # writes `<name>_epoch_<number>.npz` whenever accuracies are taken
+                 checkpoint_name: str | Path | None = None,  # writes `<name>_epoch_<number>.npz` whenever accuracies are taken
                  print_every: int = 10,     # iterations from one printed loss to the next
                  verbose: bool = True,      # print losses and accuracies?
                  callback: Callable | None = None, # called with the solver after each iteration; arrays it keeps have to be copied
-                 **unknown):
+                 **unknown: Any):
         "Raises ValueError for unknown arguments and rules, and for data that do not fit together."
         if unknown: raise ValueError("Unrecognized arguments " + ", ".join(f'"{k}"' for k in unknown))
-        if not callable(update_rule) and update_rule not in optim.__all__: raise ValueError(f'Invalid update_rule "{update_rule}"')
+        if not callable(update_rule) and str(update_rule) not in optim.__all__: raise ValueError(f'Invalid update_rule "{update_rule}"')
+        if callback is not None and not callable(callback): raise TypeError(f"Solver: callback needs to be a function of the solver; got {callback!r}")
+        _need_model("Solver", model, "params loss")
         _need("Solver", "data", data, "X_train y_train X_val y_val")
         _need("Solver", "optim_config", optim_config)
         self.model = model
@@ -89,7 +105,7 @@ class Solver:
         self.num_epochs = check_count("Solver", "num_epochs", num_epochs, 0)
         self.num_train_samples = _count_or_all("Solver", "num_train_samples", num_train_samples)
         self.num_val_samples = _count_or_all("Solver", "num_val_samples", num_val_samples)
-        self.checkpoint_name = None if checkpoint_name is None else os.fspath(checkpoint_name)
+        self.checkpoint_name = None if checkpoint_name is None else _path("Solver: checkpoint_name", checkpoint_name)
         self.print_every = check_count("Solver", "print_every", print_every)
         self.verbose, self.callback = bool(verbose), callback
         self._reset()
@@ -167,7 +183,7 @@ class Solver:
         return accuracy(self.model, X, y, num_samples, batch_size)
 
     def save(self,
-             path: str,  # file to write
+             path: str | Path,  # file to write
             ) -> None:
         "Write a checkpoint: all that `Solver.resume` needs to go on from here."
         settings = {k: getattr(self, k) for k in _SETTINGS.split()} | {"update_rule": getattr(self.update_rule, "__name__", "")}
@@ -178,10 +194,10 @@ class Solver:
 
     @classmethod
     def resume(cls,
-               path: str,   # a checkpoint
-               model,       # a model built as the one that was trained; it gets the checkpoint's parameters
+               path: str | Path,  # a checkpoint
+               model: Any,  # a model built as the one that was trained; it gets the checkpoint's parameters
                data: dict,  # the data it was trained on
-               **changes,   # settings to change, such as `num_epochs`
+               **changes: Any,  # settings to change, such as `num_epochs`
               ) -> "Solver":  # call its `train` to go on
         "The solver as it was when the checkpoint was written. Sets NumPy's global generator too. Raises ValueError where the checkpoint does not fit."
         state = load_checkpoint(path)
@@ -203,12 +219,19 @@ _MODEL = "params reg bn_params dropout_param"
 # %% ../nbs/14_solver.ipynb #faa2dda2
 def _pack(tree, path, arrays):
     "The tree with a reference for each array; the arrays themselves go into `arrays`, by their path."
-    if isinstance(tree, dict): return {k: _pack(v, f"{path}/{k}", arrays) for k, v in tree.items()}
+    if isinstance(tree, dict):
+        for k in tree:
+            if isinstance(k, str) and tree.keys() != {"array"}: continue
+            raise ValueError(f"save_checkpoint: {path or '/'} cannot have the key {k!r}: keys need to be text, and a lone 'array' has a meaning of its own")
+        return {k: _pack(v, f"{path}/{k}", arrays) for k, v in tree.items()}
     if isinstance(tree, (list, tuple)): return [_pack(v, f"{path}/{i}", arrays) for i, v in enumerate(tree)]
-    if not isinstance(tree, (np.ndarray, np.generic)): return tree
-    if tree.dtype.hasobject: raise TypeError(f"save_checkpoint: {path} holds Python objects; only numbers and text can be saved")
-    arrays[path.lstrip("/")] = tree
-    return {"array": path.lstrip("/")}
+    if isinstance(tree, (str, int, float, type(None))) and not isinstance(tree, np.generic): return tree
+    if not isinstance(tree, (np.ndarray, np.generic)) or tree.dtype.hasobject:
+        raise TypeError(f"save_checkpoint: {path} holds Python objects; only numbers and text can be saved")
+    if (name := path.lstrip("/")) in ("checkpoint", "file", "allow_pickle", *arrays):
+        raise ValueError(f"save_checkpoint: each array needs a name of its own, but {name!r} is taken")
+    arrays[name] = tree
+    return {"array": name}
 
 def _unpack(tree, arrays):
     "The tree that `_pack` took apart."
@@ -231,11 +254,12 @@ def _write_whole(path, write):
         if os.path.exists(unfinished): os.remove(unfinished)
 
 # %% ../nbs/14_solver.ipynb #ff245517
-def save_checkpoint(path: str,    # file to write or replace
+def save_checkpoint(path: str | Path,  # file to write or replace
                     state: dict,  # dictionaries and lists of arrays, numbers, text and None, as deep as you like
                    ) -> None:
     "Write a state as an npz file: the arrays by name, all the rest as one JSON text. Atomic, without pickle."
-    arrays = {}
+    path = _path("save_checkpoint: path", path)
+    arrays: dict = {}
     text = json.dumps({"format": _FORMAT, "version": _VERSION, "state": _pack(state, "", arrays)})
     _write_whole(path, lambda f: np.savez(f, checkpoint=np.array(text), **arrays))
 
@@ -256,9 +280,10 @@ def _same(where, what, saved, given):
     if saved != given: raise ValueError(f"{where} does not fit: its {what}: {saved}; given: {given}")
 
 # %% ../nbs/14_solver.ipynb #b3aa8181
-def load_checkpoint(path: str,  # a file that `save_checkpoint` wrote
+def load_checkpoint(path: str | Path,  # a file that `save_checkpoint` wrote
                    ) -> dict:   # the state
     "Read a state. Raises FileNotFoundError where there is no file, ValueError for one that is damaged, foreign or of another version."
+    path = _path("load_checkpoint: path", path)
     try:
         arrays = _read_arrays(path)
         head = json.loads(str(arrays["checkpoint"]))

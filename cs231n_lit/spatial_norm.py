@@ -11,7 +11,7 @@ import numpy as np
 from .checks import as_floats, check_count, sizes
 from .normalization import _batch_moments, _moments, _normalize_backward, _open_cache, read_eps
 
-# %% ../nbs/08_spatial_norm.ipynb #ad29adc3
+# %% ../nbs/08_spatial_norm.ipynb #695664a2
 def spatial_batchnorm_forward(x: np.ndarray,      # images, shape (N, C, H, W)
                               gamma: np.ndarray,  # scale, shape (C,)
                               beta: np.ndarray,   # shift, shape (C,)
@@ -25,7 +25,7 @@ def spatial_batchnorm_forward(x: np.ndarray,      # images, shape (N, C, H, W)
     x_hat = (x - mean) / std
     return gamma[:, None, None] * x_hat + beta[:, None, None], ("spatial_batchnorm", x_hat, gamma, std, mode)
 
-# %% ../nbs/08_spatial_norm.ipynb #c0edf33f
+# %% ../nbs/08_spatial_norm.ipynb #e7f2310a
 def spatial_batchnorm_backward(dout: np.ndarray,  # upstream gradient, shape (N, C, H, W)
                                cache: tuple,      # from `spatial_batchnorm_forward`
                               ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # dx, shape (N, C, H, W); dgamma, dbeta, shape (C,)
@@ -45,7 +45,7 @@ def check_channels(where: str, name: str,  # function and argument, for the mess
         raise ValueError(f"{where}: {name} needs the shape ({C},) or (1, {C}, 1, 1), one number a channel, but is {a.shape}")
     return a.reshape(C, 1, 1)
 
-# %% ../nbs/08_spatial_norm.ipynb #0905d917
+# %% ../nbs/08_spatial_norm.ipynb #bfa04e24
 def spatial_groupnorm_forward(x: np.ndarray,      # images, shape (N, C, H, W)
                               gamma: np.ndarray,  # scale, shape (C,) or (1, C, 1, 1)
                               beta: np.ndarray,   # shift, shape (C,) or (1, C, 1, 1)
@@ -64,7 +64,7 @@ def spatial_groupnorm_forward(x: np.ndarray,      # images, shape (N, C, H, W)
     x_hat = ((groups - mean) / std).reshape(x.shape)
     return scale * x_hat + shift, ("spatial_groupnorm", x_hat, gamma, std, beta.shape)
 
-# %% ../nbs/08_spatial_norm.ipynb #62e35b3c
+# %% ../nbs/08_spatial_norm.ipynb #9e33446b
 def spatial_groupnorm_backward(dout: np.ndarray,  # upstream gradient, shape (N, C, H, W)
                                cache: tuple,      # from `spatial_groupnorm_forward`
                               ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # dx, shape (N, C, H, W); dgamma, dbeta in the shapes of gamma and beta

@@ -12,27 +12,30 @@ import base64
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .checks import as_float, as_floats, check_count, check_shape, sizes
+from .checks import as_array, as_float, as_floats, check_count, check_number, check_shape, sizes
 
-# %% ../nbs/03_vis_utils.ipynb #4c9c325d
+# %% ../nbs/03_vis_utils.ipynb #bf27de20
 def stretch(x: np.ndarray,  # an array of any shape, not empty
             top: float = 1.0,  # what the largest value becomes
            ) -> np.ndarray:  # the values moved and scaled to 0 … `top`; all 0 where `x` is constant
     "Scale an array to its own range."
-    x = as_float("stretch", "x", x)
+    x, top = as_float("stretch", "x", x), check_number("stretch", "top", top)
+    if not x.size: raise ValueError(f"stretch: x needs at least one number but is {x.shape}")
     low, high = x.min(), x.max()
     return top * (x - low) / (high - low) if high > low else np.zeros_like(x)
 
-# %% ../nbs/03_vis_utils.ipynb #9a6b28a6
+# %% ../nbs/03_vis_utils.ipynb #a664e1c8
 def visualize_grid(Xs: np.ndarray,        # images, (N, H, W, C)
                    ubound: float = 255.0, # brightest value of the result
                    padding: int = 1,      # black pixels between images
                   ) -> np.ndarray:        # one picture with ceil(sqrt(N)) images a side, values 0 … ubound
     "Many images as one square grid, each scaled to its own range. Raises ValueError for wrong shapes."
-    Xs = as_float("visualize_grid", "Xs", Xs)
+    Xs, ubound = as_float("visualize_grid", "Xs", Xs), check_number("visualize_grid", "ubound", ubound)
     N, H, W, C = sizes("visualize_grid", Xs=(Xs, "N H W C"))
     if not Xs.size:
         raise ValueError(f"visualize_grid: Xs needs at least one image with at least one pixel; Xs is {Xs.shape}")
@@ -44,8 +47,8 @@ def visualize_grid(Xs: np.ndarray,        # images, (N, H, W, C)
     return grid
 
 # %% ../nbs/03_vis_utils.ipynb #8436ef81
-STYLE = {"font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
-         "image.cmap": "gray", "lines.linewidth": 1.6}
+STYLE: dict = {"font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
+               "image.cmap": "gray", "lines.linewidth": 1.6}
 
 def _styled(width, height, draw, *args):
     "Open a figure of this size and let `draw(figure, …)` fill it, in the style of these pages."
@@ -54,14 +57,16 @@ def _styled(width, height, draw, *args):
     figure = plt.figure(figsize=(width, height), layout="constrained", facecolor="white")
     with plt.rc_context(STYLE): return draw(figure, *args)
 
-# %% ../nbs/03_vis_utils.ipynb #4c06b8ef
+# %% ../nbs/03_vis_utils.ipynb #837f77d9
 def panels(columns: int = 1,    # axes in a row
            rows: int = 1,       # rows of axes
            width: float = 3.6,  # width of each, inches
            height: float = 2.6, # height of each, inches
-           **options,           # for `plt.subplots`, such as `sharey=True`
-          ):                    # the axes: one, or an array of them, shape (columns,) or (rows, columns)
+           **options: Any,      # for `plt.subplots`, such as `sharey=True`
+          ) -> Any:             # the axes: one, or an array of them, shape (columns,) or (rows, columns)
     "Open a figure with one or more axes, in the style of these pages."
+    for name, n in {"columns": columns, "rows": rows}.items(): check_count("panels", name, n)
+    for name, inches in {"width": width, "height": height}.items(): check_number("panels", name, inches, 0, open_low=True)
     return _styled(columns * width, rows * height, lambda figure: figure.subplots(rows, columns, **options))
 
 # %% ../nbs/03_vis_utils.ipynb #7af93818
@@ -74,32 +79,33 @@ def _as_picture(x):
     x = x[:, :, 0] if x.ndim == 3 and x.shape[-1] == 1 else x
     return x / 255 if x.dtype == np.uint8 else stretch(x)
 
-# %% ../nbs/03_vis_utils.ipynb #e66f28a8
-def show_images(images: Sequence,           # arrays (H, W), (H, W, C) or (C, H, W), C = 1 or 3; bytes, or floats of any range
+# %% ../nbs/03_vis_utils.ipynb #0d1b2051
+def show_images(images: Sequence | np.ndarray,  # arrays (H, W), (H, W, C) or (C, H, W), C = 1 or 3; bytes, or floats of any range
                 titles: Sequence = (),      # a caption for each
                 columns: int | None = None, # images in a row; all in one row if None
                 size: float = 1.5,          # width and height of each, inches
                ) -> None:
     "Show images side by side, with captions. Floats are stretched to their own range, each image on its own."
+    if not isinstance(images, (Sequence, np.ndarray)): raise TypeError(f"show_images: images needs a list of images; got {type(images).__name__}")
     if not len(images): raise ValueError("show_images: images needs at least one image; got none")
-    columns = min(check_count("show_images", "columns", columns or len(images)), len(images))
+    columns = min(check_count("show_images", "columns", len(images) if columns is None else columns), len(images))
     axes = panels(columns, -(-len(images) // columns), size, size, squeeze=False).ravel()
     for ax in axes: ax.axis("off")
     for ax, x in zip(axes, images): ax.imshow(_as_picture(x), interpolation="nearest", cmap="gray", vmin=0, vmax=1)
     for ax, title in zip(axes, titles): ax.set_title(title)
 
-# %% ../nbs/03_vis_utils.ipynb #46a622a2
+# %% ../nbs/03_vis_utils.ipynb #a0ad9f13
 def show_filters(w: np.ndarray,     # filters, (F, C, HH, WW) with C = 1 or 3
                  size: float = 3.6, # width and height of the picture, inches
                 ) -> None:
     "Show filters as a grid of small images. Raises ValueError unless they have 1 or 3 channels."
-    F, C, HH, WW = sizes("show_filters", w=(np.asarray(w), "F C HH WW"))
+    F, C, HH, WW = sizes("show_filters", w=(as_array("show_filters", "w", w), "F C HH WW"))
     if C not in (1, 3):
         raise ValueError(f"show_filters: w needs 1 or 3 channels to be seen as images but has {C}: w is {np.shape(w)}")
     grid = visualize_grid(np.moveaxis(np.asarray(w), 1, -1))
     show_images([grid.astype(np.uint8)], size=size)
 
-# %% ../nbs/03_vis_utils.ipynb #b8e67d5f
+# %% ../nbs/03_vis_utils.ipynb #e275bcf2
 BLUE, ORANGE, GREEN = "#1f77b4", "#ff7f0e", "#2ca02c"
 
 # %% ../nbs/03_vis_utils.ipynb #784b1607
@@ -113,11 +119,11 @@ def _number(v, fmt):
     "A number as text: nothing for NaN, a real minus sign, no negative zero."
     return "" if np.isnan(v) else fmt.format(v + 0.0).replace("-", "\u2212")
 
-# %% ../nbs/03_vis_utils.ipynb #bf4e9580
+# %% ../nbs/03_vis_utils.ipynb #01699653
 def show_matrix(a: np.ndarray,            # numbers, (H, W); a vector is shown as one row, NaN as an empty cell
                 title: str = "",          # shown above
                 fmt: str = "{:.3g}",      # how a number is written
-                ax=None,                  # where to draw; a figure of its own if None
+                ax: Any = None,           # where to draw; a figure of its own if None
                 highlight: Sequence = (), # parts to frame: (row, column, height, width) or (…, colour)
                 limit: float | None = None, # value with the full colour; the largest in `a` if None
                 fontsize: float = 10,     # size of the numbers, points
@@ -126,6 +132,7 @@ def show_matrix(a: np.ndarray,            # numbers, (H, W); a vector is shown a
     from matplotlib.patches import Rectangle
     a = np.atleast_2d(as_float("show_matrix", "a", a))
     H, W = sizes("show_matrix", a=(a, "H W"))
+    if not a.size: raise ValueError(f"show_matrix: a needs at least one number but is {a.shape}")
     ax = ax or panels(1, 1, max(0.5 * W, 0.6), 0.5 * H + 0.3)
     ax.imshow(np.nan_to_num(a), **_shades(limit or np.nanmax(np.abs(a), initial=0) or 1))
     for i, j in np.ndindex(H, W):
@@ -157,20 +164,23 @@ def _equation_size(parts, cell=0.5):
     signs = sum(0.16 * len(p) + 0.4 for p in parts if isinstance(p, str))
     return cell * (sum(a.shape[1] + 0.3 for a in arrays) + signs), cell * max(a.shape[0] for a in arrays) + 0.4
 
-# %% ../nbs/03_vis_utils.ipynb #8759d0bd
-def show_equation(*parts,                 # arrays (H, W), pairs (title, array), or signs such as "="
+# %% ../nbs/03_vis_utils.ipynb #b5b903d5
+def show_equation(*parts: Any,            # arrays (H, W), pairs (title, array), or signs such as "="
                   fmt: str = "{:.3g}",    # how a number is written
                   highlight: dict | None = None, # title: parts to frame in that array, as for `show_matrix`
                   cell: float = 0.5,      # width of a cell, inches
                   fontsize: float = 10,   # size of the numbers, points
                  ) -> None:
     "Draw small arrays side by side, with signs between them."
+    if all(isinstance(p, str) for p in parts): raise ValueError(f"show_equation: parts needs at least one array; got {parts}")
     _styled(*_equation_size(parts, cell), _equation, parts, fmt, highlight, fontsize)
 
-# %% ../nbs/03_vis_utils.ipynb #65384848
-def plot_history(solver) -> None:  # has `loss_history`, `train_acc_history`, `val_acc_history`; or a dictionary name: solver
+# %% ../nbs/03_vis_utils.ipynb #f7dcf3c8
+def plot_history(solver: Any) -> None:  # has `loss_history`, `train_acc_history`, `val_acc_history`; or a dictionary name: solver
     "Draw the loss of every iteration and the accuracies of every epoch."
     runs = solver if isinstance(solver, Mapping) else {"": solver}
+    for run in runs.values() or [None]:
+        if not hasattr(run, "loss_history"): raise TypeError(f"plot_history: solver needs to be a Solver or a dictionary of them; got {solver!r}")
     loss, accuracy = panels(2, width=3.8)
     for k, (name, run) in enumerate(runs.items()):
         validation, training = (f"C{k}", f"C{k}") if len(runs) > 1 else (BLUE, ORANGE)
@@ -182,7 +192,7 @@ def plot_history(solver) -> None:  # has `loss_history`, `train_acc_history`, `v
     accuracy.legend()
     if len(runs) > 1: loss.legend()
 
-# %% ../nbs/03_vis_utils.ipynb #63ac76a8
+# %% ../nbs/03_vis_utils.ipynb #58d2d500
 class Animation:
     "A looping picture: shown by notebooks, written to a file by `save`."
     def __init__(self,
@@ -191,28 +201,31 @@ class Animation:
                 ):
         self.gif, self.alt = gif, alt
 
-    def save(self, path) -> None:  # where to
+    def save(self, path: str | Path) -> None:  # where to
         "Write the GIF to a file."
         with open(path, "wb") as f: f.write(self.gif)
 
     def _repr_html_(self):
         return f'<img src="data:image/gif;base64,{base64.b64encode(self.gif).decode()}" alt="{html.escape(self.alt)}">'
 
-# %% ../nbs/03_vis_utils.ipynb #023c4902
-def animate(frames: Sequence,    # pictures of one size, (H, W) or (H, W, 3), uint8
+# %% ../nbs/03_vis_utils.ipynb #66bb3e0b
+def animate(frames: Sequence | np.ndarray,  # pictures of one size, (H, W) or (H, W, 3), uint8
             seconds: float = 0.7,  # how long each is shown
             alt: str = "",         # what the animation shows, in words
            ) -> Animation:         # displayable
     "A looping GIF of at most 40 frames and 300 KB. Raises ValueError for more."
     import imageio.v3 as iio
-    if not 1 <= len(frames) <= 40: raise ValueError(f"animate: frames needs 1 to 40 pictures; got {len(frames)}")
+    film = as_array("animate", "frames", frames)
+    if film.ndim and not 1 <= len(film) <= 40: raise ValueError(f"animate: frames needs 1 to 40 pictures; got {len(film)}")
+    if film.dtype != np.uint8 or film.ndim < 3 or not film.size: raise ValueError(f"animate: frames needs pictures of one size, uint8; got {film.dtype} {film.shape}")
+    check_number("animate", "seconds", seconds, 0)
     file = io.BytesIO()
-    iio.imwrite(file, np.stack(frames), extension=".gif", duration=1000 * seconds, loop=0)
+    iio.imwrite(file, film, extension=".gif", duration=1000 * seconds, loop=0)
     gif = file.getvalue()
     if len(gif) > 300_000: raise ValueError(f"animate: the GIF has {len(gif)} bytes; it needs fewer or smaller frames, at most 300000 bytes")
     return Animation(gif, alt)
 
-# %% ../nbs/03_vis_utils.ipynb #caf9bb1e
+# %% ../nbs/03_vis_utils.ipynb #afbd3935
 def film(draw: Callable,      # `draw(figure, k)` draws frame k into an empty matplotlib figure
          count: int,          # how many frames
          width: float = 6,    # inches
@@ -226,6 +239,8 @@ def film(draw: Callable,      # `draw(figure, k)` draws frame k into an empty ma
     from matplotlib.figure import Figure
     if check_count("film", "count", count) > 40:
         raise ValueError(f"film: count is {count}, but a page has room for at most 40 frames")
+    if not callable(draw): raise TypeError(f"film: draw needs to be a function of a figure and a number; got {draw!r}")
+    for name, inches in {"width": width, "height": height}.items(): check_number("film", name, inches, 0, open_low=True)
     frames = []
     with rc_context(STYLE):
         for k in range(count):
@@ -236,18 +251,27 @@ def film(draw: Callable,      # `draw(figure, k)` draws frame k into an empty ma
             frames.append(np.array(canvas.buffer_rgba())[:, :, :3])
     return animate(frames, seconds, alt)
 
-# %% ../nbs/03_vis_utils.ipynb #470d6da6
-def animate_filters(snapshots: Sequence,   # the filters at different times, each (F, C, HH, WW) with C = 1 or 3
+# %% ../nbs/03_vis_utils.ipynb #fc835684
+def animate_filters(snapshots: Sequence | np.ndarray,  # the filters at different times, each (F, C, HH, WW) with C = 1 or 3
                     zoom: int = 5,         # screen pixels for a weight
                     seconds: float = 0.4,  # how long each is shown
+                    titles: Sequence = (), # a caption for each moment
+                    alt: str = "A grid of filters that change while a net learns.",  # what the animation shows, in words
                    ) -> Animation:         # displayable
-    "Filters over time, each scaled to its own range at each moment."
-    zoom, frames = check_count("animate_filters", "zoom", zoom), []
+    "Filters over time, each scaled to its own range at each moment; the last moment comes first, too."
+    zoom, grids = check_count("animate_filters", "zoom", zoom), []
+    snapshots = as_float("animate_filters", "snapshots", snapshots)
+    sizes("animate_filters", snapshots=(snapshots, "T ..."))
+    if not snapshots.size: raise ValueError(f"animate_filters: snapshots needs at least one moment; it is {snapshots.shape}")
     for w in snapshots:
-        sizes("animate_filters", w=(np.asarray(w), "F C HH WW"))
-        grid = visualize_grid(np.moveaxis(np.asarray(w), 1, -1)).astype(np.uint8)
-        frames.append(np.broadcast_to(grid.repeat(zoom, 0).repeat(zoom, 1), (grid.shape[0] * zoom, grid.shape[1] * zoom, 3)))
-    return animate(frames, seconds, "A grid of filters that change while a net learns.")
+        sizes("animate_filters", w=(w, "F C HH WW"))
+        grid = visualize_grid(np.moveaxis(w, 1, -1)).astype(np.uint8)
+        grids.append(np.broadcast_to(grid, (*grid.shape[:2], 3)).repeat(zoom, 0).repeat(zoom, 1))
+    def draw(figure, k):
+        figure.figimage(grids[k - 1])
+        figure.text(0.5, 0.99, "".join(titles[k - 1:][:1]), ha="center", va="top")
+    height, width = (side / 100 for side in grids[0].shape[:2])
+    return film(draw, len(grids) + 1, width, height + 0.25 * bool(titles), seconds, alt)
 
 # %% ../nbs/03_vis_utils.ipynb #3318ff38
 def _steps(where, x, w_shape, stride, pad):
@@ -259,7 +283,7 @@ def _steps(where, x, w_shape, stride, pad):
     out = (H + 2 * pad - HH) // stride + 1, (W + 2 * pad - WW) // stride + 1
     return np.pad(x, pad), out, [(i, j, i * stride, j * stride) for i, j in np.ndindex(*out)]
 
-# %% ../nbs/03_vis_utils.ipynb #c32b3b5c
+# %% ../nbs/03_vis_utils.ipynb #76db5c75
 def animate_convolution(x: np.ndarray,    # image, (H, W)
                         w: np.ndarray,    # filter, (HH, WW)
                         stride: int = 1,  # step of the filter
@@ -286,7 +310,7 @@ def animate_convolution(x: np.ndarray,    # image, (H, W)
     return film(draw, len(steps), width, height + 0.25, seconds,
                 "A filter slides over an image; at each stop the products and their sum are shown.")
 
-# %% ../nbs/03_vis_utils.ipynb #503460dc
+# %% ../nbs/03_vis_utils.ipynb #83f3914c
 def animate_conv_backward(x: np.ndarray,    # image, (H, W)
                           w: np.ndarray,    # filter, (HH, WW)
                           dout: np.ndarray, # upstream gradient, (H', W')
@@ -314,7 +338,7 @@ def animate_conv_backward(x: np.ndarray,    # image, (H, W)
     return film(draw, len(steps), width, height + 0.25, seconds,
                 "Each upstream gradient is added to its window of dx and to dw.")
 
-# %% ../nbs/03_vis_utils.ipynb #b844643e
+# %% ../nbs/03_vis_utils.ipynb #7bdf9f96
 def animate_max_pool(x: np.ndarray,    # image, (H, W)
                      dout: np.ndarray, # upstream gradient, (H', W')
                      pool: tuple = (2, 2),  # height and width of the window
@@ -323,15 +347,17 @@ def animate_max_pool(x: np.ndarray,    # image, (H, W)
                      seconds: float = 0.9,  # how long a step is shown
                     ) -> Animation:    # one frame for each window, at most 40
     "Each window passes on its largest number, and sends the gradient back to it."
-    where, (PH, PW) = "animate_max_pool", pool
+    where = "animate_max_pool"
+    if not isinstance(pool, (tuple, list)) or len(pool) != 2: raise TypeError(f"{where}: pool needs to be the window's height and width; got {pool!r}")
+    PH, PW = (check_count(where, "pool", n) for n in pool)
     x, dout = as_floats(where, x=x, dout=dout)
     sizes(where, x=(x, "H W"), dout=(dout, "H' W'"))
-    x, size, steps = _steps(where, x, pool, stride, 0)
+    x, size, steps = _steps(where, x, (PH, PW), stride, 0)
     check_shape(where, "dout", dout, size)
     out, dx = np.full(size, np.nan), np.zeros_like(x)
     def draw(figure, k):
         i, j, r, c = steps[k]
-        p, q = np.unravel_index(np.argmax(x[r:r + PH, c:c + PW]), pool)
+        p, q = np.unravel_index(np.argmax(x[r:r + PH, c:c + PW]), (PH, PW))
         out[i, j] = x[r + p, c + q]
         dx[r + p, c + q] += dout[i, j]
         parts = ("x", x), "→", ("out", out), "  ", ("dout", dout), "→", ("dx", dx)

@@ -96,7 +96,7 @@ def facts(notebook, settings):
 
 
 def by_keyboard(page):
-    "Boxes that may scroll can be reached by keyboard; what unfolds a part of the sidebar is a button."
+    "Boxes that may scroll can be reached by keyboard; what unfolds a part of the sidebar or of the text is a button."
     def wide(m):
         text = html.unescape(TAGS.sub("", m[2]))
         return m[0].replace(m[1], m[1][:-1] + ' tabindex="0">', 1) if max(map(len, text.split("\n"))) > 40 else m[0]
@@ -104,12 +104,17 @@ def by_keyboard(page):
     page = re.sub(r'(<span class="math display">)(.*?)</span>', lambda m: m[0].replace(m[1], m[1][:-1] + ' tabindex="0">', 1), page, flags=re.S)
     if "sd-table" not in page: page = re.sub(r"<table\b.*?</table>", r'<div class="sd-table">\g<0></div>', page, flags=re.S)
     page = page.replace('<div class="sd-table">', '<div class="sd-table" tabindex="0">')
+    page = re.sub(r'(<div class="callout-header[^>]*?) data-bs-toggle="collapse"', r'\1 role="button" tabindex="0" data-bs-toggle="collapse"', page)
     return re.sub(r'(<a class="sidebar-item-[^>]*?)role="navigation"', r'\1role="button" tabindex="0"', page)
 
 
 def without_dead_ends(page, ids):
-    "Private functions have no heading to lead to: their names are no links."
-    return re.sub(r'<a href="(\w+\.html)#(\w+)">(<code>.*?</code>)</a>', lambda m: m[0] if m[2] in ids.get(m[1], ()) else m[3], page)
+    "Methods have no heading to lead to, nor have private functions: a method's name leads to its class, a private one is no link."
+    def alive(m):
+        file, anchor, name = m.groups()
+        found = [a for a in (anchor, anchor.partition(".")[0]) if a in ids.get(file, ())]
+        return f'<a href="{file}#{found[0]}">{name}</a>' if found else name
+    return re.sub(r'<a href="(\w+\.html)#([\w.]+)">(<code>.*?</code>)</a>', alive, page)
 
 
 def finish(page, notebook, settings):

@@ -27,7 +27,7 @@ FIGURES = {
 LINES = {
     "00_checks": "w has 4 channels\nbut x has 3", "09_fast_layers": "conv_forward_fast(\n  x, w, b, param)", "12_fc_net": "FullyConnectedNet(\n  [100, 50])",
     "13_cnn": "conv – relu – pool\n– affine – softmax", "15_dropin": "import\ncs231n_lit.dropin", "16_cli": "$ cs231n-lit train", "17_functions": "f(x) → out, cache",
-    "18_symbols": "N  C  H  W  F\nγ  β  μ  x̂", "19_teaching": "def relu_forward(x):\n    ...",
+    "18_symbols": "N  C  H  W  F\nγ  β  μ  x̂", "19_teaching": "def relu_forward(x):\n    ...", "20_bad_input": "got NoneType,\nneeds a dictionary",
 }
 
 

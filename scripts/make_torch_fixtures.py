@@ -159,6 +159,20 @@ def convnet(X, p):
 net("convnet", convnet, randn(3, 2, 6, 6), 5, 0.3, W1=0.5 * randn(3, 2, 3, 3), b1=0.1 * randn(3),
     W2=randn(27, 7) / 5, b2=0.1 * randn(7), W3=randn(7, 5) / 2, b3=0.1 * randn(5))
 
+# Layers in a row: an affine layer or a convolution, perhaps a norm, ReLU, perhaps a pool.
+affine, conv = lambda x, w, b: F.linear(x.flatten(1), w.T, b), lambda x, w, b: F.conv2d(x, w, b, padding=1)
+batch_norm = lambda a, gamma, beta: F.batch_norm(a, None, None, gamma, beta, training=True, eps=1e-5)
+images, rows = dict(x=(2, 3, 6, 7), w=(4, 3, 3, 2), b=(4,)), dict(x=(5, 2, 3), w=(6, 4), b=(4,))
+norm = dict(gamma=(4,), beta=(4,))
+for case, f, shapes in [
+        ("affine_relu", lambda x, w, b: F.relu(affine(x, w, b)), rows),
+        ("affine_batchnorm_relu", lambda x, w, b, gamma, beta: F.relu(batch_norm(affine(x, w, b), gamma, beta)), rows | norm),
+        ("affine_layernorm_relu", lambda x, w, b, gamma, beta: F.relu(F.layer_norm(affine(x, w, b), (4,), gamma, beta, 1e-5)), rows | norm),
+        ("conv_relu", lambda x, w, b: F.relu(conv(x, w, b)), images),
+        ("conv_bn_relu", lambda x, w, b, gamma, beta: F.relu(batch_norm(conv(x, w, b), gamma, beta)), images | norm),
+        ("conv_relu_pool", lambda x, w, b: F.max_pool2d(F.relu(conv(x, w, b)), (2, 3), 2), images)]:
+    layer(case, f, **{name: randn(*shape) for name, shape in shapes.items()})
+
 path = Path(__file__).resolve().parent.parent / "nbs/fixtures/torch.npz"
 path.parent.mkdir(exist_ok=True)
 np.savez_compressed(path, torch_version=np.array(torch.__version__), **arrays)

@@ -86,6 +86,26 @@ def test_status_tells_what_is_in_use(capsys):
     assert all(word in printed for word in ("cs231n_lit", "numpy", "compiled", "isa", "threads", "cifar10"))
 
 
+def test_a_terminal_shows_a_bar_instead_of_lines(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert run(tmp_path, "--num-epochs", "1") == 0
+    out, err = capsys.readouterr()
+    assert "10/10" in err and "validation 0." in err and "(Iteration" not in out
+
+
+def test_download_says_where_the_data_are(capsys, monkeypatch):
+    monkeypatch.setattr("cs231n_lit.data_utils.download_cifar10", lambda folder: f"{folder}/cifar")
+    assert main(["download", "--to", "here"]) == 0
+    assert capsys.readouterr().out == "here/cifar\n"
+
+
+def test_an_interrupted_command_ends_without_a_word(capsys, monkeypatch):
+    def interrupted(folder): raise KeyboardInterrupt
+    monkeypatch.setattr("cs231n_lit.data_utils.download_cifar10", interrupted)
+    assert main(["download"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
 def test_the_console_command_and_its_help():
     said = subprocess.run([sys.executable, "-c", "import sys; from cs231n_lit.cli import main; sys.exit(main(['train', '--help']))"],
                           capture_output=True, text=True, check=True).stdout

@@ -351,15 +351,15 @@ bad_backward = [
     (right, (x, w, b), ValueError, "cache needs to be the tuple (x, w, b, conv_param) that the forward pass returned; got a tuple of 3"),
     (right, (x, param), ValueError, "got a tuple of 2"), (right, (), ValueError, "got a tuple of 0"), (right, (x, w, b, param, 1), ValueError, "got a tuple of 5"),
     (right, [x, w, b, param], TypeError, "cache needs to be the tuple (x, w, b, conv_param) that the forward pass returned; got list"),
-    (right, x, TypeError, "got ndarray"), (right, param, TypeError, "got dict"), (right, (param, b, w, x), TypeError, "x needs real numbers"),
-    (right, (w, x, b, param), ValueError, "b has F = 4 but w has F = 2"), (right, (x, w, param, b), TypeError, "b needs real numbers"),
+    (right, x, TypeError, "got ndarray"), (right, param, TypeError, "got dict"), (right, (param, b, w, x), TypeError, "got a tuple whose x is dict"),
+    (right, (w, x, b, param), ValueError, "b has F = 4 but w has F = 2"), (right, (x, w, param, b), TypeError, "got a tuple whose b is dict"),
     (right, (x, w, b, {"pool_height": 2, "pool_width": 2, "stride": 2}), ValueError, "conv_param needs the key 'pad'"),
-    (right, (x, w, b, b), TypeError, "conv_param needs to be a dictionary; got ndarray"), (right, (x[0], w, b, param), ValueError, "x needs 4 axes"),
+    (right, (x, w, b, b), TypeError, "got a tuple whose conv_param is ndarray"), (right, (x[0], w, b, param), ValueError, "x needs 4 axes"),
     (right, (x[:, :2], w, b, param), ValueError, "w has C = 3 but x has C = 2"), (right, (x, w[:3], b, param), ValueError, "b has F = 4 but w has F = 3"),
     (right, (x[:1], w, b, param), ValueError, "dout needs the output's shape (1, 4, 3, 3) but is (2, 4, 3, 3)"),
     (right, (x, w, b, {"stride": 1, "pad": 1}), ValueError, "dout needs the output's shape (2, 4, 6, 6) but is (2, 4, 3, 3)"),
     (right, (x, w, b, {"stride": 2, "pad": 0}), ValueError, "dout needs the output's shape (2, 4, 2, 2)"), (right, (x[:, :, :0, :0], w, b, {"stride": 2, "pad": 0}), ValueError, "the height of w"),
-    (right, ((x, w, b), x), ValueError, "got a tuple of 2"), (right, (None,) * 4, TypeError, "x needs real numbers"),
+    (right, ((x, w, b), x), ValueError, "got a tuple of 2"), (right, (None,) * 4, TypeError, "got a tuple whose x is NoneType"),
 ]
 
 

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_pictures_data():
     ({"num_validation": -1}, ValueError, "num_validation needs to be at least 0; got -1"),
     ({"num_training": 0}, ValueError, "num_training needs to be at least 1"),
     ({"num_training": 10.5}, TypeError, "num_training needs a whole number"),
-    ({"dtype": int}, TypeError, "dtype needs a floating-point type; got int64"),
+    ({"dtype": int}, TypeError, "dtype needs to be a floating-point type; got int64"),
 ])
 def test_bad_requests(options, error, words):
     with pytest.raises(error, match=words):
@@ -357,45 +358,58 @@ def test_bad_archives(kind, first, tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(archive(members))
     out = tmp_path / "deep" / "out"
     out.mkdir(parents=True)
-    with pytest.raises(ValueError, match="is not the archive of CIFAR-10"):
-        du._unpack(tmp_path / "a.tar.gz", out, "binary")
+    with open(tmp_path / "a.tar.gz", "rb") as f, pytest.raises(ValueError, match="not the archive of CIFAR-10"):
+        du._unpack(f, out, "binary")
     written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert written <= {"a.tar.gz", *(f"deep/out/{name}.bin" for name in NAMES)}
     assert not Path("/tmp/cs231n_lit_evil").exists()
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"", "is not the archive"), (b"hello", "is not the archive"), (archive([]), "data_batch_1.bin"),
-    (archive(six()[:5]), "test_batch.bin missing"), (archive(six())[:5000], "is not the archive"),
+    (b"", "not the archive"), (b"hello", "not the archive"), (archive([]), "data_batch_1.bin"),
+    (archive(six()[:5]), "test_batch.bin missing"), (archive(six())[:5000], "not the archive"),
 ])
 def test_broken_archives(content, words, tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(content)
     (tmp_path / "out").mkdir()
-    with pytest.raises(ValueError, match=words):
-        du._unpack(tmp_path / "a.tar.gz", tmp_path / "out", "binary")
+    with open(tmp_path / "a.tar.gz", "rb") as f, pytest.raises(ValueError, match=words):
+        du._unpack(f, tmp_path / "out", "binary")
 
 
 # Downloads, from a server of our own
 
 class Server(http.server.BaseHTTPRequestHandler):
-    content, faults, requests = b"", [], 0
+    "Serves one file; `faults` says what goes wrong, answer by answer. Writes down what was asked for and how much was sent."
+    content, faults, ranges = b"", [], True
+    asked, sent = [], []
 
     def do_GET(self):
-        type(self).requests += 1
-        fault = self.faults.pop(0) if self.faults else None
+        fault = self.faults.pop(0) if self.faults else ""
+        if fault == "moved":
+            self.send_response(302)
+            self.send_header("Location", "/b.tar.gz")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        wanted = self.headers.get("Range")
+        self.asked.append(wanted)
         if fault == "missing":
             return self.send_error(404)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.content)))
+        start = int(wanted[6:-1]) if wanted and self.ranges else 0
+        body = self.content[start:]
+        if fault == "damaged": body = body[:-9] + b"!" * 9
+        if fault == "longer": body += b"!" * 5000
+        if fault == "page": body = b"<html>Please log in</html>"
+        self.send_response(206 if wanted and self.ranges else 200)
+        if fault not in ("unannounced", "endless"): self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        half = len(self.content) // 2
-        self.wfile.write(self.content[:half])
-        self.wfile.flush()
-        if fault == "cut":
-            return self.connection.close()
-        if fault == "slow":
-            time.sleep(3)
-        try: self.wfile.write(b"!" * (len(self.content) - half) if fault == "damaged" else self.content[half:])
+        if fault == "cut": body = body[:len(body) // 2]
+        if fault == "endless": body += b"!" * 10_000_000
+        self.sent.append(0)
+        try:
+            for k in range(0, len(body), 1000):
+                if fault == "slow": time.sleep(2 / (1 + len(body) // 1000))
+                if fault == "reset" and 2 * k > len(body): return self.connection.close()
+                self.sent[-1] += self.wfile.write(body[k:k + 1000])
         except OSError: pass  # the other side is gone
 
     def log_message(self, *args): pass
@@ -403,31 +417,35 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    class Mine(Server): faults = []
+    class Mine(Server): faults, asked, sent = [], [], []
     Mine.content = archive(six())
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mine) as httpd:
         threading.Thread(target=httpd.serve_forever, args=(0.05,), daemon=True).start()
-        md5 = hashlib.md5(Mine.content).hexdigest()
-        monkeypatch.setitem(du.ARCHIVES, "binary", (f"http://127.0.0.1:{httpd.server_port}/a.tar.gz", f"md5:{md5}"))
+        checksum = hashlib.sha256(Mine.content).hexdigest()
+        monkeypatch.setitem(du.ARCHIVES, "binary", (f"http://127.0.0.1:{httpd.server_port}/a.tar.gz", len(Mine.content), checksum))
         yield Mine
         httpd.shutdown()
 
 
+PART = "cifar-10-batches-bin.tar.gz.part"
+
+
 def left(folder):
-    return sorted(p.name for p in folder.iterdir())
+    "The names in a folder; an empty file that waits for its first byte does not count."
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() or p.stat().st_size)
 
 
 def test_download(server, tmp_path):
     folder = du.download_cifar10()
     assert folder == tmp_path / "cache" / "cifar-10-batches-bin" and du.find_cifar10() == folder
-    assert left(tmp_path / "cache") == ["cifar-10-batches-bin"]
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["cifar-10-batches-bin"]
     assert du.load_CIFAR10()[0].shape == (10, 32, 32, 3)
-    assert du.download_cifar10() == folder and server.requests == 1
+    assert du.download_cifar10() == folder and server.asked == [None]
 
 
 @pytest.mark.parametrize("fault, error, words", [
-    ("cut", ConnectionError, "could not fetch"), ("missing", ConnectionError, "404"),
-    ("damaged", ValueError, "is not CIFAR-10, and nothing was kept"),
+    ("missing", ConnectionError, "could not fetch.*404"), ("damaged", ValueError, "is not CIFAR-10, and nothing of it was kept.*SHA-256"),
+    ("page", ValueError, "server offers 26 bytes, but the archive has"), ("longer", ValueError, "server offers [0-9]+ bytes"),
 ])
 def test_failed_download_leaves_nothing_and_can_be_repeated(server, tmp_path, fault, error, words):
     server.faults.append(fault)
@@ -435,39 +453,185 @@ def test_failed_download_leaves_nothing_and_can_be_repeated(server, tmp_path, fa
         du.download_cifar10()
     assert left(tmp_path / "cache") == []
     assert du.get_data(num_training=1, num_validation=0, num_test=0)[1] == "pictures"
+    assert len(left(du.download_cifar10())) == 6 and left(tmp_path / "cache") == ["cifar-10-batches-bin"]
+
+
+@pytest.mark.parametrize("fault", ["cut", "reset"])
+def test_an_interrupted_download_goes_on(server, tmp_path, fault):
+    server.faults += [fault, fault]
+    n = len(server.content)
+    for _ in range(2):
+        with pytest.raises(ConnectionError, match="could not fetch"):
+            du.download_cifar10()
+        assert left(tmp_path / "cache") == [PART]
+        with pytest.raises(FileNotFoundError): du.find_cifar10()
+    have = (tmp_path / "cache" / PART).stat().st_size
+    assert n / 2 < have < n
+    assert len(left(du.download_cifar10())) == 6 and left(tmp_path / "cache") == ["cifar-10-batches-bin"]
+    assert server.asked[0] is None and server.asked[2] == f"bytes={have}-" and server.sent[2] == n - have
+    if fault == "cut": assert sum(server.sent) == n, "no byte came twice"
+
+
+def test_a_broken_connection_says_how_far_it_came(server):
+    server.faults.append("cut")
+    n = len(server.content)
+    with pytest.raises(ConnectionError, match=f"broke off after {n // 2} of {n} bytes, and the next try goes on from there"):
+        du.download_cifar10()
+
+
+def test_a_server_that_sends_whole_files_only(server):
+    server.ranges = False
+    server.faults.append("cut")
+    with pytest.raises(ConnectionError): du.download_cifar10()
     assert len(left(du.download_cifar10())) == 6
+    assert server.sent == [len(server.content) // 2, len(server.content)]
+
+
+@pytest.mark.parametrize("fault", ["", "unannounced"])
+def test_pieces_that_do_not_fit_together_start_over(server, tmp_path, fault):
+    "The file behind the address changed in between, or the piece was damaged on disk."
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / PART).write_bytes(b"?" * 1000)
+    server.faults += [fault, fault]
+    assert len(left(du.download_cifar10())) == 6
+    assert server.asked == ["bytes=1000-", None] and server.sent == [len(server.content) - 1000, len(server.content)]
+
+
+@pytest.mark.parametrize("more", [0, 1, 100_000])
+def test_a_false_piece_as_long_as_the_archive_or_longer(server, tmp_path, more):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / PART).write_bytes(b"?" * (len(server.content) + more))
+    assert len(left(du.download_cifar10())) == 6 and server.asked == [None]
+
+
+def test_a_whole_archive_that_was_not_unpacked_yet(server, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / PART).write_bytes(server.content)
+    assert len(left(du.download_cifar10())) == 6 and server.asked == []
+
+
+def test_starting_over_happens_once(server, tmp_path):
+    server.faults += ["cut", "damaged", "damaged"]
+    for error in (ConnectionError, ValueError):
+        with pytest.raises(error): du.download_cifar10()
+    assert len(server.asked) == 3 and left(tmp_path / "cache") == []
+
+
+def test_no_more_is_taken_than_the_archive_has(server, tmp_path):
+    "A server that announces no length and does not stop."
+    server.faults.append("endless")
+    assert len(left(du.download_cifar10())) == 6
+    server.faults += ["endless", "endless"]
+    server.content = b"!" * len(server.content)
+    with pytest.raises(ValueError, match="SHA-256"): du.download_cifar10(folder=tmp_path / "other")
+    assert left(tmp_path / "other") == []
+
+
+def test_no_length_announced_and_cut(server, tmp_path):
+    server.faults.append("unannounced")
+    server.content, whole = server.content[:9000], server.content
+    with pytest.raises(ConnectionError, match="broke off after 9000"): du.download_cifar10()
+    server.content = whole
+    assert len(left(du.download_cifar10())) == 6 and server.asked == [None, "bytes=9000-"]
+
+
+def test_redirect(server):
+    server.faults += ["moved", "cut", "moved"]
+    with pytest.raises(ConnectionError): du.download_cifar10()
+    assert len(left(du.download_cifar10())) == 6
+    assert sum(server.sent) == len(server.content), "the range went along"
+
+
+def test_redirect_without_end(server, tmp_path):
+    server.faults += ["moved"] * 50
+    with pytest.raises(ConnectionError, match="could not fetch.*redirect"): du.download_cifar10()
+    assert left(tmp_path / "cache") == []
 
 
 def test_offline_is_said_at_once(monkeypatch, tmp_path):
-    monkeypatch.setitem(du.ARCHIVES, "binary", ("http://127.0.0.1:9/a.tar.gz", "md5:0"))
+    monkeypatch.setitem(du.ARCHIVES, "binary", ("http://127.0.0.1:9/a.tar.gz", 9, "0"))
     start = time.time()
     with pytest.raises(ConnectionError, match="could not fetch.*Without a network.*unpack it.*CS231N_LIT_CIFAR10"):
         du.download_cifar10()
     assert time.time() - start < 5 and left(tmp_path / "cache") == []
 
 
-def test_full_disk_and_no_permission(server, tmp_path, monkeypatch):
+def test_a_server_that_says_nothing(monkeypatch, tmp_path):
+    "It accepts the connection and keeps silent."
+    import socket
+    import urllib.request
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setitem(du.ARCHIVES, "binary", (f"http://127.0.0.1:{silent.getsockname()[1]}/a", 9, "0"))
+        opened = urllib.request.urlopen
+        monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: opened(request, timeout=timeout / 50))
+        with pytest.raises(ConnectionError, match="timed out"): du.download_cifar10()
+
+
+def test_an_answer_that_is_not_http(monkeypatch, tmp_path):
+    import socket
+    with socket.create_server(("127.0.0.1", 0)) as babble:
+        def answer():
+            connection, _ = babble.accept()
+            connection.recv(1000)
+            connection.sendall(b"SSH-2.0-hello\r\n")
+            connection.close()
+        threading.Thread(target=answer, daemon=True).start()
+        monkeypatch.setitem(du.ARCHIVES, "binary", (f"http://127.0.0.1:{babble.getsockname()[1]}/a", 9, "0"))
+        with pytest.raises(ConnectionError, match="could not fetch.*SSH-2.0-hello"): du.download_cifar10()
+
+
+def test_full_disk_while_unpacking_and_no_permission(server, tmp_path, monkeypatch):
     def full(*args): raise OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as m:
         m.setattr(du.shutil, "copyfileobj", full)
         with pytest.raises(OSError, match="could not write to .*No space left"):
             du.download_cifar10()
-    assert left(tmp_path / "cache") == []
+    assert left(tmp_path / "cache") == [PART]
+    assert len(left(du.download_cifar10())) == 6 and server.asked == [None], "the archive had come whole"
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="could not write to"):
         du.download_cifar10(folder=tmp_path / "file" / "below")
     with monkeypatch.context() as m:
-        m.setattr(du.tempfile, "TemporaryDirectory", lambda **_: (_ for _ in ()).throw(PermissionError(errno.EACCES, "Permission denied")))
+        m.setattr(du.Path, "mkdir", lambda *a, **k: (_ for _ in ()).throw(PermissionError(errno.EACCES, "Permission denied")))
         with pytest.raises(PermissionError, match="could not write to"):
-            du.download_cifar10()
+            du.download_cifar10(folder=tmp_path / "locked")
 
 
-def test_ctrl_c_leaves_nothing(server, tmp_path, monkeypatch):
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on file sizes")
+def test_full_disk_while_downloading(server, tmp_path):
+    "The operating system refuses to write more than half of the archive; later there is room, and it goes on."
+    half = len(server.content) // 2
+    code = (f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({half}, {half})); "
+            f"from cs231n_lit import data_utils as du; du.ARCHIVES['binary'] = {du.ARCHIVES['binary']!r}; "
+            f"du.download_cifar10(folder={str(tmp_path / 'cache')!r})")
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "OSError: [Errno 27] download_cifar10: could not write to" in ran.stderr and "File too large" in ran.stderr
+    assert left(tmp_path / "cache") == [PART] and (tmp_path / "cache" / PART).stat().st_size <= half
+    assert len(left(du.download_cifar10())) == 6
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no users")
+def test_a_folder_that_may_not_be_written(server):
+    "The administrator may write everywhere, and becomes nobody for a moment."
+    folder, user = Path(tempfile.mkdtemp()), os.geteuid()
+    folder.chmod(0o555)
+    if user == 0: os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError, match="could not write to"): du.download_cifar10(folder=folder)
+    finally:
+        if user == 0: os.seteuid(0)
+    assert left(folder) == []
+    folder.rmdir()
+
+
+def test_ctrl_c_keeps_what_came(server, tmp_path, monkeypatch):
     def interrupt(*args): raise KeyboardInterrupt
-    monkeypatch.setattr(du, "_unpack", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        du.download_cifar10()
-    assert left(tmp_path / "cache") == []
+    with monkeypatch.context() as m:
+        m.setattr(du, "_unpack", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            du.download_cifar10()
+    assert left(tmp_path / "cache") == [PART]
+    assert len(left(du.download_cifar10())) == 6 and server.asked == [None]
 
 
 def another_process(server_entry, folder):
@@ -476,27 +640,51 @@ def another_process(server_entry, folder):
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_two_processes_at_once(server, tmp_path):
-    server.faults += ["slow", "slow"]
-    both = [another_process(du.ARCHIVES["binary"], tmp_path / "cache") for _ in range(2)]
-    for process in both:
+def test_three_processes_at_once(server, tmp_path):
+    server.faults += ["slow"]
+    all_three = [another_process(du.ARCHIVES["binary"], tmp_path / "cache") for _ in range(3)]
+    for process in all_three:
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         assert out.strip().endswith("cifar-10-batches-bin")
-    assert left(tmp_path / "cache") == ["cifar-10-batches-bin"] and len(left(du.find_cifar10())) == 6
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["cifar-10-batches-bin"]
+    assert len(left(du.find_cifar10())) == 6 and server.asked == [None], "one downloads, two wait"
 
 
 def test_killed_while_downloading(server, tmp_path):
+    "What had come is used, the lock is gone with the process, and a folder that was half unpacked is made again."
     server.faults.append("slow")
-    process = another_process(du.ARCHIVES["binary"], tmp_path / "cache")
-    while not list((tmp_path / "cache").glob("download-*/*")):
+    process, part = another_process(du.ARCHIVES["binary"], tmp_path / "cache"), tmp_path / "cache" / PART
+    while not part.exists() or part.stat().st_size == 0:
         time.sleep(0.02)
         assert process.poll() is None
     process.kill()
     process.communicate()
+    have = part.stat().st_size
+    (tmp_path / "cache" / "cifar-10-batches-bin.unfinished").mkdir()
+    (tmp_path / "cache" / "cifar-10-batches-bin.unfinished" / "data_batch_1.bin").write_bytes(b"half")
     with pytest.raises(FileNotFoundError):
         du.find_cifar10()
-    assert len(left(du.download_cifar10())) == 6
+    assert len(left(du.download_cifar10())) == 6 and server.asked[1] == f"bytes={have}-"
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["cifar-10-batches-bin"]
+
+
+def test_the_cache_is_where_systems_keep_theirs(monkeypatch):
+    monkeypatch.undo()
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"): monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/ann")
+    for platform, folder in {"linux": ".cache", "darwin": "Library/Caches", "win32": "AppData/Local"}.items():
+        with monkeypatch.context() as m:
+            m.setattr(sys, "platform", platform)
+            assert du.cache_folder() == Path("/home/ann") / folder / "cs231n_lit"
+            m.setenv("LOCALAPPDATA" if platform == "win32" else "XDG_CACHE_HOME", "/scratch")
+            assert du.cache_folder() == Path("/scratch/cs231n_lit")
+
+
+def test_the_official_archives():
+    assert {v: (url.rsplit("/", 1)[1], size) for v, (url, size, _) in du.ARCHIVES.items()} == {
+        "binary": ("cifar-10-binary.tar.gz", 170_052_171), "python": ("cifar-10-python.tar.gz", 170_498_071)}
+    assert all(len(bytes.fromhex(checksum)) == 32 for *_, checksum in du.ARCHIVES.values())
 
 
 def test_unknown_version():
@@ -508,5 +696,5 @@ def test_unknown_version():
 
 def test_importing_stays_light():
     code = ("import sys, cs231n_lit, cs231n_lit.data_utils, cs231n_lit.vis_utils; "
-            "print([m for m in ('matplotlib', 'imageio', 'pooch', 'requests', 'tqdm') if m in sys.modules])")
+            "print([m for m in ('matplotlib', 'imageio', 'urllib.request', 'tqdm') if m in sys.modules])")
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -119,9 +119,10 @@ def test_arrays_that_overlap_in_part(rule):
 def test_the_compiled_step_is_given_everything(rule, monkeypatch):
     calls = []
     monkeypatch.setattr(optim, "step_in_place", lambda *a: calls.append(a) or True)
-    w, config = np.ones(3), {k: 0.25 for k in DEFAULTS[rule.__name__]}
+    w, config = np.ones(3, np.float32), {k: 0.25 for k in DEFAULTS[rule.__name__]}
     out, _ = rule(w, np.ones(3), config)
     (name, arrays, numbers), = calls
+    assert {a.dtype for a in arrays} == {w.dtype}
     assert name == {"sgd_momentum": "momentum"}.get(rule.__name__, rule.__name__)
     assert out is w and out.tolist() == [1, 1, 1]
     assert [a is b for a, b in zip(arrays[2:], (config[k] for k in STATES[rule.__name__]))] == [True] * (len(arrays) - 2) and arrays[0] is w
@@ -185,6 +186,13 @@ def test_parameters_keep_their_type(rule, dtype, other, rate):
     w, config = rule(np.ones(3, dtype), np.ones(3, other), config)
     assert w.dtype == dtype
     assert all(config[k].dtype == dtype for k in STATES[rule.__name__])
+
+
+@each_rule
+def test_numpys_numbers_do_what_pythons_do(rule):
+    w, dw = np.linspace(1, 2, 50, dtype=np.float32), np.linspace(-1, 3, 50, dtype=np.float32)
+    python, numpy = (rule(w.copy(), dw, {k: number(v) for k, v in DEFAULTS[rule.__name__].items()})[0] for number in (float, np.float64))
+    assert np.array_equal(python, numpy)
 
 
 @each_rule

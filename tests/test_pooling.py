@@ -288,8 +288,8 @@ bad_backward = [
     (None, None, TypeError, "dout needs real numbers"), (nested, None, ValueError, "dout is not a regular array"), ("dout", None, TypeError, "dout needs real numbers"),
     (right, (x,), ValueError, "cache needs to be the tuple (x, pool_param) that the forward pass returned; got a tuple of 1"), (right, (), ValueError, "got a tuple of 0"),
     (right, (x, x, x, param), ValueError, "got a tuple of 4"), (right, [x, param], TypeError, "got list"), (right, x, TypeError, "got ndarray"), (right, param, TypeError, "got dict"),
-    (right, (param, x), TypeError, "x needs real numbers"), (right, (x, x), TypeError, "pool_param needs to be a dictionary; got ndarray"), (right, (x, None), TypeError, "pool_param needs to be a dictionary"),
-    (right, (x, {"stride": 2, "pad": 1}), ValueError, "needs the key 'pool_height'"), (right, (x[0], param), ValueError, "x needs 4 axes"), (right, (None, None), TypeError, "x needs real numbers"),
+    (right, (param, x), TypeError, "got a tuple whose x is dict"), (right, (x, x), TypeError, "got a tuple whose pool_param is ndarray"), (right, (x, None), TypeError, "got a tuple whose pool_param is NoneType"),
+    (right, (x, {"stride": 2, "pad": 1}), ValueError, "needs the key 'pool_height'"), (right, (x[0], param), ValueError, "x needs 4 axes"), (right, (None, None), TypeError, "got a tuple whose x is NoneType"),
     (right, (x, pool(2, 2, 1)), ValueError, "dout needs the output's shape (2, 3, 6, 5) but is (2, 3, 3, 3)"), (right, (x, pool(9, 2, 1)), ValueError, "pool_height needs to be at most 7"),
     (right, (x[:1], param), ValueError, "dout needs the output's shape (1, 3, 3, 3)"), (right, (x, {**param, "stride": 0}), ValueError, "stride needs to be at least 1"),
 ]

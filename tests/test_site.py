@@ -115,3 +115,26 @@ def test_what_scrolls_can_be_reached_by_keyboard():
     for path in PAGES:
         page = path.read_text(encoding="utf-8")
         assert re.findall(r'<(?:div class="sd-table"|span class="math display")>', page) == [], path.name
+
+
+def test_every_function_is_linked():
+    "The page of all functions leads to each of them."
+    first = re.findall(r"<tr[^>]*>\s*<td[^>]*>(.*?)</td>", (DOCS / "functions.html").read_text(encoding="utf-8"), re.S)
+    assert len(first) > 80 and [cell for cell in first if not re.match(r'\s*<a href="[\w.]+#[\w.]+"><code>\w+</code></a>\s*$', cell)] == []
+
+
+def test_shared_helpers_are_shown():
+    "What is exported without being public is part of the text, where it is first used."
+    shown = {page: (DOCS / f"{page}.html").read_text(encoding="utf-8") for page in ("normalization", "convolution", "pooling", "spatial_norm")}
+    helpers = [("normalization", "read_bn_param"), ("normalization", "read_eps"), ("convolution", "check_conv"), ("pooling", "check_pool"), ("spatial_norm", "check_channels")]
+    assert [name for page, name in helpers if name not in re.sub(r"<[^>]+>", "", shown[page])] == []
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_pages_lead_on(notebook):
+    "To the page before and the page after, in the order of the sidebar."
+    page = (DOCS / f"{re.sub(r'^[0-9]+[a-z]*_', '', notebook.stem)}.html").read_text(encoding="utf-8")
+    order = [re.sub(r"^[0-9]+[a-z]*_", "", name) for name in re.findall(r"([\w.]+)\.ipynb", re.split(r"sidebar:", (DOCS.parent / "_quarto.yml").read_text())[1])]
+    here = order.index(re.sub(r"^[0-9]+[a-z]*_", "", notebook.stem))
+    linked = re.findall(r'<a href="(?:\./)?(\w+)\.html" class="pagination-link', page)
+    assert linked == order[max(0, here - 1):here] + order[here + 1:here + 2]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -253,7 +254,7 @@ def test_no_epochs():
 @pytest.mark.parametrize("rule", RULES)
 def test_the_callers_config_is_left_alone(rule):
     config = {"learning_rate": 0.1}
-    Solver(Linear(), small(), rule, config, lr_decay=0.5, num_epochs=2, verbose=False).train()
+    for given in config, MappingProxyType(config): Solver(Linear(), small(), rule, given, lr_decay=0.5, num_epochs=2, verbose=False).train()
     assert config == {"learning_rate": 0.1}
 
 
@@ -291,6 +292,12 @@ def test_histories_hold_plain_floats():
     assert {type(x) for x in solver.loss_history + solver.train_acc_history + solver.val_acc_history} == {float}
 
 
+def test_settings_become_plain_numbers():
+    "A checkpoint's text can hold those."
+    solver = Solver(Linear(), small(), lr_decay=np.float32(0.5), batch_size=np.int8(3), verbose=np.False_)
+    assert [type(v) for v in (solver.lr_decay, solver.batch_size, solver.verbose)] == [float, int, bool]
+
+
 def test_lists_will_do_for_data():
     d = {k: v.tolist() for k, v in small().items()}
     Solver(Linear(), d | {"X_test": None, 3: "more"}, num_epochs=1, verbose=False).train()
@@ -321,13 +328,16 @@ BAD = [
     (dict(batch_size=None), TypeError, "Solver: batch_size needs"), (dict(print_every=None), TypeError, "Solver: print_every needs"),
     (dict(num_epochs=-1), ValueError, "Solver: num_epochs needs to be at least 0; got -1"), (dict(num_epochs=1.5), TypeError, "Solver: num_epochs needs"),
     (dict(lr_decay=-1), ValueError, "Solver: lr_decay needs"), (dict(lr_decay="1"), TypeError, "Solver: lr_decay needs"),
-    (dict(lr_decay=np.nan), ValueError, "Solver: lr_decay needs"), (dict(checkpoint_name=5), TypeError, "expected str"),
+    (dict(lr_decay=np.nan), ValueError, "Solver: lr_decay needs"), (dict(checkpoint_name=5), TypeError, "Solver: checkpoint_name needs to be a path: expected str"),
+    (dict(update_rule=np.zeros(2)), ValueError, 'Invalid update_rule "[0. 0.]"'), (dict(callback=1), TypeError, "Solver: callback needs to be a function"),
+    (dict(model=object()), TypeError, "Solver: model needs `params`; got <object"),
+    (dict(model=SimpleNamespace(params={})), TypeError, "Solver: model needs `loss`; got namespace(params={})"),
 ]
 
 
 @pytest.mark.parametrize("change, error, text", BAD, ids=[f"{i}-{text}" for i, (_, _, text) in enumerate(BAD)])
 def test_bad_settings(change, error, text):
-    with pytest.raises(error) as e: Solver(Linear(), **({"data": d} | change))
+    with pytest.raises(error) as e: Solver(**({"model": Linear(), "data": d} | change))
     assert str(e.value).startswith(text)
 
 
@@ -335,6 +345,8 @@ BAD_LOOKS = [
     ((np.zeros((3, 4)), np.zeros(2)), ValueError, "check_accuracy: y has N = 2 but X has N = 3"),
     ((np.zeros((0, 4)), np.zeros(0)), ValueError, "check_accuracy: the number of examples in X needs to be at least 1; got 0"),
     ((np.zeros((3, 4)), np.zeros((3, 1))), ValueError, "check_accuracy: y needs 1 axes"),
+    ((np.zeros((3, 4)), np.ones(3)), TypeError, "check_accuracy: y needs whole numbers as labels"),
+    ((np.zeros((3, 4)), np.array([0, 1, 3])), ValueError, "check_accuracy: y needs labels from 0 to 2"),
     ((np.zeros((3, 4)), np.zeros(3), 0), ValueError, "check_accuracy: num_samples needs"),
     ((np.zeros((3, 4)), np.zeros(3), 1.5), TypeError, "check_accuracy: num_samples needs"),
     ((np.zeros((3, 4)), np.zeros(3), None, 0), ValueError, "check_accuracy: batch_size needs"),
@@ -346,6 +358,10 @@ BAD_LOOKS = [
 def test_bad_looks(args, error, text):
     with pytest.raises(error) as e: Solver(Linear(), d).check_accuracy(*args)
     assert str(e.value).startswith(text)
+
+
+def test_a_model_that_cannot_be_measured_is_named():
+    with pytest.raises(TypeError, match="check_accuracy: model needs `loss`; got None"): accuracy(None, d["X_val"], d["y_val"])
 
 
 def test_a_missing_gradient_is_named():

@@ -98,3 +98,63 @@ def test_no_cell_warned(path):
     "Warnings on a page are noise, and carry the paths of the machine it was run on."
     cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
     assert [o.text[:200] for c in cells for o in c.outputs if o.output_type == "stream" and o.name == "stderr"] == []
+
+
+DERIVATIONS = [p for p in NOTEBOOKS if re.match(r"0[4-8]_|10_|11_", p.stem)]
+IN_CODE = {r"\hat x": "x_hat", r"\tilde x": "x_pad", r"\mu": "mu", r"\gamma": "gamma", r"\beta": "beta"}
+OTHER_NAMES = {"mu": ["mean"], "v": ["var", "velocity"], "s": ["std", "cache"], "L": ["loss"], "H": ["conv_output_size"], "m": ["mask", "weights"], "Var": ["var"]}
+
+
+def results(formula):
+    "What a formula says how to compute: of each of its equations, the first symbol on the left, as the code writes it."
+    text = re.sub(r"[_^]\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|\\?\w|\S)|\\mathbb\{E\}", "", formula)
+    for tex, name in IN_CODE.items(): text = re.sub(re.escape(tex) + r"(?![a-zA-Z])", f" {name} ", text)
+    text = re.sub(r"\bd\s+(?=\w)", "d", re.sub(r"\\(?:text|mathrm)\{(?:\\,\s*)?(\w+)\s*\}", r"\1", text))
+    for equation in re.split(r"\\q?quad|\\Longrightarrow|\\Rightarrow", text):
+        left = re.match(r"(.*?)(?:=|\\leftarrow|\\approx|\\mathrel)", re.sub(r"\\frac\{\\partial.*?\}\{\\partial.*?\}", "", equation), re.S)
+        symbol = left and re.search(r"(?<![\\\w])(?!e\b)[a-zA-Z]\w*", left[1])
+        if symbol: yield symbol[0]
+
+
+def is_named(symbol, words):
+    "Is one of the words the symbol's name, or one that begins or ends with it, such as `v_along` or `log_p`?"
+    return any(re.fullmatch(rf"(?:\w+_)?{name}\d?(?:_\w+)?", word) for name in [symbol, *OTHER_NAMES.get(symbol, [])] for word in words)
+
+
+def formulas(path, reach=4):
+    "Each displayed formula, and the code of the cells that follow it."
+    cells = nbformat.read(path, 4).cells
+    for i, cell in enumerate(cells):
+        after = "\n".join(c.source for c in cells[i + 1:i + 1 + reach] if c.cell_type == "code" and not re.match(r"#\| *eval: *false", c.source))
+        if cell.cell_type == "markdown": yield from ((f, after) for f in re.findall(r"\$\$(.*?)\$\$", cell.source, re.S))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names)
+def test_code_follows_each_formula(path):
+    assert [f for f, code in formulas(path) if not code.strip()] == []
+
+
+@pytest.mark.parametrize("path", DERIVATIONS, ids=[p.stem for p in DERIVATIONS])
+def test_code_computes_what_a_formula_says(path):
+    "The symbol on the left of each equation is a name in the code of the next four cells."
+    missing = [(symbol, f) for f, code in formulas(path) for symbol in results(f) if not is_named(symbol, re.findall(r"[A-Za-z_]\w*", code))]
+    assert missing == []
+
+
+def test_formulas_without_code_are_noticed():
+    assert list(results(r"d\hat x_{nd} = \text{dout}_{nd}\, \gamma_d \qquad \mu_d = \frac1N \sum_n x_{nd}")) == ["dx_hat", "mu"]
+    assert list(results(r"\frac{\partial\, \text{out}_j}{\partial x_i} = 1 \qquad\Longrightarrow\qquad \text{dx}_i = \text{dout}_i")) == ["dx"]
+    assert is_named("mu", ["mean"]) and is_named("p", ["log_p"]) and not is_named("dx", ["x", "dout"])
+
+
+@pytest.mark.parametrize("path", DERIVATIONS[:-1], ids=[p.stem for p in DERIVATIONS[:-1]])
+def test_every_backward_pass_has_three_proofs(path):
+    "Each one is run in the cells before a table of all three, in which none fails."
+    cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+    backward = {name for c in cells if "export" in c.source for name in re.findall(r"^def ([a-z]\w*(?:_backward\w*|_loss))", c.source, re.M)}
+    proved = set()
+    for i, cell in enumerate(cells):
+        tables = [o.data["text/markdown"] for o in cell.outputs if "text/markdown" in o.get("data", {})]
+        if any("| numeric gradient | PyTorch | identity |" in t and "✗" not in t for t in tables):
+            proved |= {name for c in cells[max(0, i - 5):i + 1] for name in re.findall(r"\w+", c.source)}
+    assert backward and backward - proved == set()

@@ -5,8 +5,11 @@
 # %% auto #0
 __all__ = ['ThreeLayerConvNet']
 
-# %% ../../nbs/13_cnn.ipynb #0d2fb2d9
+# %% ../../nbs/13_cnn.ipynb #48213947
+from typing import Any
+
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..checks import as_float, check_shape
 from .fc_net import Net, add_penalty_gradient, check_settings, l2_penalty, normal_weights
@@ -15,7 +18,7 @@ from ..layer_utils import (affine_relu_backward, affine_relu_forward, conv_relu_
                                     conv_relu_pool_forward)
 from ..layers import affine_backward, affine_forward, softmax_loss
 
-# %% ../../nbs/13_cnn.ipynb #e6ef997a
+# %% ../../nbs/13_cnn.ipynb #142d01e1
 class ThreeLayerConvNet(Net):
     "conv – ReLU – 2×2 max pool – affine – ReLU – affine – softmax."
     def __init__(self,
@@ -26,18 +29,19 @@ class ThreeLayerConvNet(Net):
                  num_classes: int = 10,           # number of classes
                  weight_scale: float = 1e-3,      # standard deviation of the initial weights
                  reg: float = 0.0,                # strength of the L2 penalty
-                 dtype=np.float32,                # type the net computes in
-                 rng=None,                        # a `numpy.random.Generator`; NumPy's global one by default
+                 dtype: DTypeLike = np.float32,   # type the net computes in
+                 rng: np.random.Generator | None = None,  # a `numpy.random.Generator`; NumPy's global one by default
                 ):
         where = "ThreeLayerConvNet"
-        if len(input_dim) != 3: raise ValueError(f"{where}: input_dim needs to be (C, H, W); got {input_dim!r}")
+        if not isinstance(input_dim, (tuple, list, np.ndarray)) or len(input_dim) != 3:
+            raise ValueError(f"{where}: input_dim needs to be (C, H, W); got {input_dim!r}")
         C, H, W = self.input_dim = tuple(input_dim)
         check_settings(where, weight_scale, reg, dtype, C=C, H=H, W=W, num_filters=num_filters, filter_size=filter_size,
                        hidden_dim=hidden_dim, num_classes=num_classes)
         self.reg, self.dtype = reg, np.dtype(dtype)
         self.conv_param = {"stride": 1, "pad": (filter_size - 1) // 2}
         self.pool_param = {"pool_height": 2, "pool_width": 2, "stride": 2}
-        Ho, Wo = (conv_output_size(conv_output_size(n, filter_size, **self.conv_param), 2, 2, where=where, name="the pool's window") for n in (H, W))
+        Ho, Wo = (conv_output_size(conv_output_size(n, filter_size, 1, self.conv_param["pad"]), 2, 2, where=where, name="the pool's window") for n in (H, W))
         shapes = [(num_filters, C, filter_size, filter_size), (num_filters * Ho * Wo, hidden_dim), (hidden_dim, num_classes)]
         self.params = {}
         for i, (shape, units) in enumerate(zip(shapes, (num_filters, hidden_dim, num_classes)), 1):
@@ -46,8 +50,8 @@ class ThreeLayerConvNet(Net):
 
     def loss(self,
              X: np.ndarray,  # images, shape (N, C, H, W)
-             y=None,         # labels, shape (N,); without them, scores come back
-            ):               # scores, shape (N, classes), or the loss and a dictionary of gradients
+             y: np.ndarray | None = None,  # labels, shape (N,); without them, scores come back
+            ) -> Any:        # scores, shape (N, classes), or the loss and a dictionary of gradients
         "The scores of `X`, or the loss and its gradients with respect to all parameters."
         p, grads = self.params, {}
         x = as_float("ThreeLayerConvNet.loss", "X", X).astype(self.dtype)

@@ -6,9 +6,14 @@
 __all__ = ['normal_weights', 'check_settings', 'l2_penalty', 'add_penalty_gradient', 'Net', 'TwoLayerNet', 'FullyConnectedNet']
 
 # %% ../../nbs/12_fc_net.ipynb #912882ea
-import numpy as np
+from collections.abc import Mapping
+from typing import Any
+from zipfile import ZIP_STORED, ZipFile
 
-from ..checks import as_float, check_choice, check_count, check_number
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..checks import as_float, check_choice, check_count, check_dtype, check_number, check_shape
 from ..layer_utils import (affine_norm_relu_backward, affine_norm_relu_forward, affine_relu_backward,
                                     affine_relu_forward)
 from ..layers import affine_backward, affine_forward, dropout_backward, dropout_forward, softmax_loss
@@ -16,32 +21,41 @@ from ..layers import affine_backward, affine_forward, dropout_backward, dropout_
 # %% ../../nbs/12_fc_net.ipynb #c0e67b47
 def normal_weights(shape: tuple,  # shape of the weights
                    scale: float,  # standard deviation
-                   dtype,         # type of the result
-                   rng=None,      # a `numpy.random.Generator`; by default NumPy's global one, seeded by `np.random.seed`
+                   dtype: DTypeLike,  # type of the result
+                   rng: np.random.Generator | None = None,  # a `numpy.random.Generator`; by default NumPy's global one, seeded by `np.random.seed`
                   ) -> np.ndarray:  # weights drawn from a normal distribution around 0
     "Draw weights in float64, scale them, and round to `dtype`."
+    check_number("normal_weights", "scale", scale, 0)
+    for n in shape: check_count("normal_weights", "shape", n, 0)
+    if rng is not None and not hasattr(rng, "standard_normal"): raise TypeError(f"normal_weights: rng needs to be a numpy.random.Generator; got {rng!r}")
     draw = np.random.randn(*shape) if rng is None else rng.standard_normal(shape)
-    return (scale * draw).astype(dtype)
+    return (scale * draw).astype(check_dtype("normal_weights", dtype))
 
 # %% ../../nbs/12_fc_net.ipynb #4b9ac2d3
 def check_settings(where: str,           # name of the net, for the message
                    weight_scale: float,  # standard deviation of the initial weights
                    reg: float,           # strength of the L2 penalty
-                   dtype=np.float64,     # type the net computes in
+                   dtype: DTypeLike = np.float64,  # type the net computes in
                    **counts: int,        # sizes that have to be whole numbers from 1
                   ) -> None:
     "Raise ValueError or TypeError unless a net can be built from these settings."
     for name, value in counts.items(): check_count(where, name, value)
     check_number(where, "weight_scale", weight_scale, 0)
     check_number(where, "reg", reg, 0)
-    if np.dtype(dtype).kind != "f": raise TypeError(f"{where}: dtype needs to be a floating-point type; got {np.dtype(dtype)}")
+    check_dtype(where, dtype)
 
 # %% ../../nbs/12_fc_net.ipynb #859e79b7
+def _penalized(where, params, reg):
+    "The parameters that the penalty is for, those named W…, by name; none where it has no strength."
+    check_number(where, "reg", reg, 0)
+    if not isinstance(params, Mapping): raise TypeError(f"{where}: params needs to be a dictionary; got {type(params).__name__}")
+    return {name: as_float(where, name, W) for name, W in params.items() if reg and str(name).startswith("W")}
+
 def l2_penalty(params: dict,  # parameters by name
                reg: float,    # strength of the penalty
               ) -> float:     # 0.5 * reg * the sum of the squares of all parameters named W…
     "The L2 penalty on a net's weights; biases, gammas and betas are free."
-    return 0.5 * reg * sum(float(np.vdot(W, W)) for name, W in params.items() if name[0] == "W") if reg else 0.0
+    return sum(float(np.vdot(W, W)) for W in _penalized("l2_penalty", params, reg).values()) * 0.5 * reg
 
 # %% ../../nbs/12_fc_net.ipynb #629b5373
 def add_penalty_gradient(grads: dict,   # gradients by name; those of the weights are changed
@@ -49,13 +63,22 @@ def add_penalty_gradient(grads: dict,   # gradients by name; those of the weight
                          reg: float,    # strength of the penalty
                         ) -> None:
     "Add the gradient of `l2_penalty` to the gradients of the weights."
-    for name, W in params.items():
-        if not reg or name[0] != "W": continue
+    for name, W in _penalized("add_penalty_gradient", params, reg).items():
+        if not isinstance(grads, Mapping) or name not in grads: raise ValueError(f"add_penalty_gradient: grads needs the key {name!r}; got {grads!r}")
+        check_shape("add_penalty_gradient", f"grads[{name!r}]", np.asarray(grads[name]), W.shape, "the weights'")
         for k in range(0, len(W), 256): grads[name][k:k + 256] += reg * W[k:k + 256]  # slices that fit in a cache
 
 # %% ../../nbs/12_fc_net.ipynb #d176674b
+def _read_params(fname):
+    "The arrays of an npz file, without pickle, and no more than the file has bytes."
+    with ZipFile(fname) as z:
+        if any(entry.compress_type != ZIP_STORED for entry in z.infolist()): raise ValueError("it is compressed")
+    with np.load(fname, allow_pickle=False) as saved: return dict(saved)
+
 class Net:
     "What all nets share: parameters that are saved to and loaded from a file."
+    params: dict
+
     def save(self,
              fname: str,  # file to write, under just this name
             ) -> None:
@@ -65,11 +88,13 @@ class Net:
     def load(self,
              fname: str,  # a file that `save` wrote
             ) -> bool:    # False where there is no such file
-        "Read the parameters back. Raises ValueError where names or shapes are not this net's."
-        try:
-            with np.load(fname, allow_pickle=False) as saved: params = dict(saved)
+        "Read the parameters back. Raises ValueError for a damaged or foreign file, and where names or shapes are not this net's."
+        try: params = _read_params(fname)
         except FileNotFoundError: return False
-        shapes, own = ({n: w.shape for n, w in p.items()} for p in (params, self.params))
+        except OSError: raise
+        except Exception as e:  # a broken file can raise almost anything
+            raise ValueError(f"{type(self).__name__}.load: {fname} is not a file of saved parameters: {e or type(e).__name__}") from None
+        shapes, own = ({n: np.shape(w) for n, w in p.items()} for p in (params, self.params))
         if shapes != own: raise ValueError(f"{type(self).__name__}.load: {fname} holds {shapes}, but this net has {own}")
         self.params = {n: params[n].astype(w.dtype) for n, w in self.params.items()}
         return True
@@ -83,7 +108,7 @@ class TwoLayerNet(Net):
                  num_classes: int = 10,         # C, classes
                  weight_scale: float = 1e-3,    # standard deviation of the initial weights
                  reg: float = 0.0,              # strength of the L2 penalty
-                 rng=None,                      # a `numpy.random.Generator`; NumPy's global one by default
+                 rng: np.random.Generator | None = None,  # a `numpy.random.Generator`; NumPy's global one by default
                 ):
         check_settings("TwoLayerNet", weight_scale, reg, input_dim=input_dim, hidden_dim=hidden_dim, num_classes=num_classes)
         self.reg = reg
@@ -94,8 +119,8 @@ class TwoLayerNet(Net):
 
     def loss(self,
              X: np.ndarray,  # inputs, shape (N, d1, ..., dk) with d1 * ... * dk = D
-             y=None,         # labels, shape (N,); without them, scores come back
-            ):               # scores, shape (N, C), or the loss and a dictionary of gradients
+             y: np.ndarray | None = None,  # labels, shape (N,); without them, scores come back
+            ) -> Any:        # scores, shape (N, C), or the loss and a dictionary of gradients
         "The scores of `X`, or the loss and its gradients with respect to all parameters."
         p = self.params
         hidden, cache1 = affine_relu_forward(X, p["W1"], p["b1"])
@@ -112,17 +137,17 @@ class TwoLayerNet(Net):
 class FullyConnectedNet(Net):
     "{affine – [batch or layer norm] – ReLU – [dropout]} × (L - 1) – affine – softmax."
     def __init__(self,
-                 hidden_dims,                     # units in each hidden layer, a list of L - 1 whole numbers
+                 hidden_dims: list | tuple,       # units in each hidden layer, a list of L - 1 whole numbers
                  input_dim: int = 3 * 32 * 32,    # D, numbers in one input
                  num_classes: int = 10,           # C, classes
                  dropout_keep_ratio: float = 1,   # probability of keeping a unit; 1 leaves dropout out
-                 normalization=None,              # 'batchnorm', 'layernorm' or None
+                 normalization: str | None = None,  # 'batchnorm', 'layernorm' or None
                  reg: float = 0.0,                # strength of the L2 penalty
                  weight_scale: float = 1e-2,      # standard deviation of the initial weights
-                 dtype=np.float32,                # type the net computes in
-                 seed=None,                       # seed of the dropout masks; the same masks at each call, for gradient checks
-                 dropout=None,                    # older name of `dropout_keep_ratio`
-                 rng=None,                        # a `numpy.random.Generator`; NumPy's global one by default
+                 dtype: DTypeLike = np.float32,   # type the net computes in
+                 seed: int | None = None,         # seed of the dropout masks; the same masks at each call, for gradient checks
+                 dropout: float | None = None,    # older name of `dropout_keep_ratio`
+                 rng: np.random.Generator | None = None,  # a `numpy.random.Generator`; NumPy's global one by default
                 ):
         where, keep = "FullyConnectedNet", dropout_keep_ratio if dropout is None else dropout
         if not isinstance(hidden_dims, (list, tuple)): raise TypeError(f"{where}: hidden_dims needs to be a list of whole numbers; got {hidden_dims!r}")
@@ -164,8 +189,8 @@ class FullyConnectedNet(Net):
 
     def loss(self,
              X: np.ndarray,  # inputs, shape (N, d1, ..., dk) with d1 * ... * dk = D
-             y=None,         # labels, shape (N,); without them, scores come back and the net is in test mode
-            ):               # scores, shape (N, C), or the loss and a dictionary of gradients
+             y: np.ndarray | None = None,  # labels, shape (N,); without them, scores come back and the net is in test mode
+            ) -> Any:        # scores, shape (N, C), or the loss and a dictionary of gradients
         "The scores of `X`, or the loss and its gradients with respect to all parameters."
         for param in [self.dropout_param] * self.use_dropout + self.bn_params:
             param["mode"] = "test" if y is None else "train"
