@@ -32,6 +32,7 @@ train: setup ## train the ConvNet on the embedded pictures, in about a minute
 
 bench: setup ## time every layer beside its naive version, NumPy and PyTorch (if installed)
 	$(PY) benchmarks/bench.py
+	$(PY) benchmarks/four_ways.py
 
 sanitize: setup ## look for memory errors in the compiled kernels: thousands of random calls, in minutes (needs GCC)
 	$(PY) scripts/sanitize.py

@@ -27,7 +27,7 @@ CONV = {  # N C H W, F HH WW, stride, pad
     "v3": ((32, 128, 8, 8), (256, 3, 3), 1, 1), "p": ((64, 64, 16, 16), (128, 1, 1), 1, 0)}
 POOL = {"A": ((100, 3, 32, 32), 2, 2), "B": ((50, 32, 32, 32), 2, 2), "C": ((64, 64, 33, 33), 3, 2)}  # images, window, stride
 NORM = (64, 32, 32, 32)
-PAUSE = .03  # seconds; OpenMP's and OpenBLAS's threads sleep after less
+PAUSE = .1  # seconds; OpenMP's and OpenBLAS's threads sleep after less
 BATCH = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
 

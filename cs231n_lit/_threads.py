@@ -10,7 +10,7 @@ import os
 import threading
 from queue import SimpleQueue
 
-# %% ../nbs/09a_threads.ipynb #f9abcad2
+# %% ../nbs/09a_threads.ipynb #efeeff1e
 class _Job:
     "A task and the chunks of it that nobody has taken yet."
     def __init__(self, task, count, chunk):
@@ -25,7 +25,7 @@ class _Job:
         "Throw away the chunks that are left."
         for _ in self.starts: pass
 
-# %% ../nbs/09a_threads.ipynb #0f842ef7
+# %% ../nbs/09a_threads.ipynb #f6a9a227
 class _Pool:
     "Sleeping helpers and the queue that wakes them."
     def __init__(self): self.queue, self.size, self.lock = SimpleQueue(), 0, threading.Lock()
@@ -48,7 +48,7 @@ class _Pool:
                     job.stop()
             del job, busy
 
-# %% ../nbs/09a_threads.ipynb #629a1e7e
+# %% ../nbs/09a_threads.ipynb #7d8d11a0
 def _new_pool():
     global _pool
     _pool = _Pool()
@@ -56,7 +56,7 @@ def _new_pool():
 _new_pool()
 if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_new_pool)
 
-# %% ../nbs/09a_threads.ipynb #4bb367ca
+# %% ../nbs/09a_threads.ipynb #c2c3173f
 def _default_threads():
     "The number of threads asked for by the environment, else the cores this process may use."
     asked = os.environ.get("CS231N_LIT_NUM_THREADS")
@@ -67,12 +67,12 @@ def _default_threads():
 
 _threads = _default_threads()
 
-# %% ../nbs/09a_threads.ipynb #f075ec05
+# %% ../nbs/09a_threads.ipynb #1239a0e5
 def get_num_threads() -> int:  # threads that one call may use
     "How many threads a call of a fast layer may use, the calling one included."
     return _threads
 
-# %% ../nbs/09a_threads.ipynb #87648c95
+# %% ../nbs/09a_threads.ipynb #aa9e60fb
 def set_num_threads(n: int,  # threads, at least 1
                    ) -> None:
     "Let each call of a fast layer use up to `n` threads. Raises TypeError or ValueError for anything but a whole number above 0."
@@ -81,7 +81,7 @@ def set_num_threads(n: int,  # threads, at least 1
     if n < 1: raise ValueError(f"set_num_threads: n needs to be at least 1; got {n}")
     _threads = int(n)
 
-# %% ../nbs/09a_threads.ipynb #fd5df34b
+# %% ../nbs/09a_threads.ipynb #e9db1bbd
 def parallel(task,         # called as task(n0, n1, slot): work on items n0 to n1 - 1
              count: int,   # number of items
              grain: int=1, # least number of items in a chunk

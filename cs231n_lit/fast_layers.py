@@ -8,7 +8,7 @@ __all__ = ['status', 'conv_forward_fast', 'conv_backward_fast', 'max_pool_forwar
            'spatial_groupnorm_backward_fast', 'relu_forward_fast', 'relu_backward_fast', 'step_in_place',
            'get_num_threads', 'set_num_threads']
 
-# %% ../nbs/09_fast_layers.ipynb #bef5b416
+# %% ../nbs/09_fast_layers.ipynb #4304c550
 import hashlib
 import importlib
 import os
@@ -25,10 +25,10 @@ from .pooling import check_pool
 from .spatial_norm import (check_channels, spatial_batchnorm_backward, spatial_batchnorm_forward,
                                      spatial_groupnorm_backward, spatial_groupnorm_forward)
 
-# %% ../nbs/09_fast_layers.ipynb #b7cf9945
+# %% ../nbs/09_fast_layers.ipynb #ee5d21d8
 _all_ = ["get_num_threads", "set_num_threads"]
 
-# %% ../nbs/09_fast_layers.ipynb #c09c7aa2
+# %% ../nbs/09_fast_layers.ipynb #2ab7438a
 _ISAS = {"x86-64-v4": ("v4", "AVX2 FMA3 AVX512_SKX"),  # best first: ending of the modules compiled for it, features it needs
          "x86-64-v3": ("v3", "AVX2 FMA3"),
          "x86-64": ("v1", "")}
@@ -38,7 +38,7 @@ def _cpu_features():
     try: return importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
     except (ImportError, AttributeError): return {}
 
-# %% ../nbs/09_fast_layers.ipynb #a406dfb7
+# %% ../nbs/09_fast_layers.ipynb #8770f2d1
 def _choices(asked: str = "",  # an instruction set, 'numpy', or nothing
             ) -> list:         # endings of modules to try, best first
     "Which compiled versions this processor can run."
@@ -49,7 +49,7 @@ def _choices(asked: str = "",  # an instruction set, 'numpy', or nothing
     if asked not in usable: raise ValueError(f"CS231N_LIT_ISA needs to be one of numpy, {', '.join(usable)} on this processor; got {asked!r}")
     return [usable[asked]]
 
-# %% ../nbs/09_fast_layers.ipynb #58bd835e
+# %% ../nbs/09_fast_layers.ipynb #4358b21f
 _KERNELS = ("_conv_kernels", "_layer_kernels")
 
 def _load(endings):
@@ -62,7 +62,7 @@ def _load(endings):
 _compiled = _load(_choices(os.environ.get("CS231N_LIT_ISA", "")))
 _conv, _layer = (_compiled.get(name) for name in _KERNELS)
 
-# %% ../nbs/09_fast_layers.ipynb #3536134e
+# %% ../nbs/09_fast_layers.ipynb #d9f3a55b
 def _stale():
     "Names of compiled modules whose source has changed since."
     def changed(name, module):
@@ -70,13 +70,13 @@ def _stale():
         return source.exists() and hashlib.sha256(source.read_text(encoding="utf8").encode()).hexdigest()[:16] != module.SOURCE_HASH
     return [name for name, module in _compiled.items() if changed(name, module)]
 
-# %% ../nbs/09_fast_layers.ipynb #35f03cd8
+# %% ../nbs/09_fast_layers.ipynb #61226cb9
 def status() -> dict:  # 'compiled', 'isa', 'compiler', 'threads', 'stale'
     "What the fast layers run on: compiled or NumPy, which instruction set, how many threads."
     return {"compiled": bool(_compiled), "isa": _layer.ISA if _compiled else "numpy", "compiler": _layer.COMPILER if _compiled else None,
             "threads": get_num_threads(), "stale": _stale()}
 
-# %% ../nbs/09_fast_layers.ipynb #f673d02d
+# %% ../nbs/09_fast_layers.ipynb #4a3a8747
 _BUILD = "To compile them, install a C compiler and then the package again: pip install --force-reinstall --no-deps cs231n_lit (in a clone: pip install -e .)"
 
 def _say_once():
@@ -88,7 +88,7 @@ def _say_once():
     elif stale := _stale():
         warnings.warn(f"cs231n_lit: {' and '.join(stale)} changed after being compiled: the old version runs. {_BUILD}", RuntimeWarning, stacklevel=3)
 
-# %% ../nbs/09_fast_layers.ipynb #9b1d0f5d
+# %% ../nbs/09_fast_layers.ipynb #82be4129
 def _together(*arrays):
     "The arrays in their common type, aligned, without gaps and writeable, as some kernels cannot take what is read-only."
     return [np.require(a, np.result_type(*arrays), ["C", "W", "A"]) for a in arrays]
@@ -97,7 +97,7 @@ def _fits(*arrays):
     "Can the compiled kernels work on these?"
     return bool(_compiled) and arrays[0].dtype in (np.float32, np.float64) and all(a.size for a in arrays)
 
-# %% ../nbs/09_fast_layers.ipynb #58924a40
+# %% ../nbs/09_fast_layers.ipynb #11bc1e27
 def _windows(x, HH, WW, S, P):
     "A view of all windows of the padded images, shape (N, C, H', W', HH, WW)."
     x_pad = np.pad(x, [(0, 0), (0, 0), (P, P), (P, P)])
@@ -107,7 +107,7 @@ def _conv_forward_numpy(x, w, b, S, P):
     out = np.tensordot(_windows(x, *w.shape[2:], S, P), w, ([1, 4, 5], [1, 2, 3]))
     return np.ascontiguousarray((out + b).transpose(0, 3, 1, 2))
 
-# %% ../nbs/09_fast_layers.ipynb #79c2a467
+# %% ../nbs/09_fast_layers.ipynb #d302bf78
 def _conv_backward_numpy(dout, x, w, S, P, need_dx):
     (N, C, H, W), (Ho, Wo) = x.shape, dout.shape[2:]
     dw, db = np.tensordot(dout, _windows(x, *w.shape[2:], S, P), ([0, 2, 3], [0, 2, 3])), dout.sum((0, 2, 3))
@@ -117,7 +117,7 @@ def _conv_backward_numpy(dout, x, w, S, P, need_dx):
         dx[:, :, p : p + S*Ho : S, q : q + S*Wo : S] += np.tensordot(dout, w[:, :, p, q], (1, 0)).transpose(0, 3, 1, 2)
     return dx[:, :, P : P + H, P : P + W], dw, db
 
-# %% ../nbs/09_fast_layers.ipynb #a938c4f3
+# %% ../nbs/09_fast_layers.ipynb #6f673aca
 def conv_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
                       w: np.ndarray,     # filters, shape (F, C, HH, WW)
                       b: np.ndarray,     # biases, shape (F,)
@@ -130,7 +130,7 @@ def conv_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
     out = _conv.conv_forward(*xwb, S, P, parallel, get_num_threads()) if _fits(*xwb) else _conv_forward_numpy(*xwb, S, P)
     return out, (x, w, b, {"stride": S, "pad": P})
 
-# %% ../nbs/09_fast_layers.ipynb #852c4717
+# %% ../nbs/09_fast_layers.ipynb #ea488084
 def conv_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, F, H', W')
                        cache: tuple,      # (x, w, b, conv_param) from `conv_forward_fast`
                        need_dx: bool = True,  # False leaves dx out
@@ -145,7 +145,7 @@ def conv_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, F, H', 
     if not _fits(dout, x, w): return _conv_backward_numpy(dout, x, w, S, P, need_dx)
     return _conv.conv_backward(dout, x, w, S, P, need_dx, parallel, get_num_threads())
 
-# %% ../nbs/09_fast_layers.ipynb #a7cb482d
+# %% ../nbs/09_fast_layers.ipynb #312d3849
 def _pool_views(x, HH, WW, S, shape):
     "For each place in the window, in row-major order, what all windows hold there: views of shape (N, C, H', W')."
     Ho, Wo = shape[2:]
@@ -165,12 +165,12 @@ def _pool_backward_numpy(dout, x, HH, WW, S, shape):
         free &= ~hit
     return dx
 
-# %% ../nbs/09_fast_layers.ipynb #30143914
+# %% ../nbs/09_fast_layers.ipynb #21c2f8b4
 class _PoolCache(tuple):
     "The pair (x, pool_param), with `place`: the shapes it is for, and the offset of each maximum from its window's first pixel."
     place = None, None
 
-# %% ../nbs/09_fast_layers.ipynb #f91b817a
+# %% ../nbs/09_fast_layers.ipynb #41d63e95
 def max_pool_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
                           pool_param: dict,  # 'pool_height', 'pool_width' and 'stride', in pixels
                          ) -> tuple:         # out, shape (N, C, H', W'), and the cache (x, pool_param)
@@ -183,7 +183,7 @@ def max_pool_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
     cache.place = (x.shape, HH, WW, S), place
     return out, cache
 
-# %% ../nbs/09_fast_layers.ipynb #9890f587
+# %% ../nbs/09_fast_layers.ipynb #87bbfe6a
 def max_pool_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, H', W')
                            cache: tuple,      # (x, pool_param) from `max_pool_forward_fast`
                           ) -> np.ndarray:    # dx, shape (N, C, H, W)
@@ -198,7 +198,7 @@ def max_pool_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, 
     if made_for != (x.shape, HH, WW, S): _, place = _layer.pool_forward(x, HH, WW, S, shape, parallel)
     return _layer.pool_backward(dout, place, x.shape, S, parallel)
 
-# %% ../nbs/09_fast_layers.ipynb #468a3d57
+# %% ../nbs/09_fast_layers.ipynb #ca970fa7
 def spatial_batchnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H, W)
                                    gamma: np.ndarray,  # scale, shape (C,)
                                    beta: np.ndarray,   # shift, shape (C,)
@@ -219,7 +219,7 @@ def spatial_batchnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H,
             bn_param[name] = (momentum * old + (1 - momentum) * new).astype(x.dtype)
     return out, ("norm_fast", x, gamma, None, eps, *moments, mode)
 
-# %% ../nbs/09_fast_layers.ipynb #38879024
+# %% ../nbs/09_fast_layers.ipynb #704b9014
 def spatial_groupnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H, W)
                                    gamma: np.ndarray,  # scale, shape (C,) or (1, C, 1, 1)
                                    beta: np.ndarray,   # shift, shape (C,) or (1, C, 1, 1)
@@ -239,7 +239,7 @@ def spatial_groupnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H,
     out, *moments = _layer.norm_forward(x, flat_gamma, flat_beta, int(G), eps, None, None, parallel)
     return out, ("norm_fast", x, gamma, int(G), eps, *moments, beta.shape)
 
-# %% ../nbs/09_fast_layers.ipynb #d621a3d7
+# %% ../nbs/09_fast_layers.ipynb #9cad25e9
 def _norm_backward(where, dout, cache, batch):
     "The gradients of both norms; None where `cache` comes from a readable layer."
     if not (isinstance(cache, tuple) and cache and isinstance(cache[0], str) and cache[0] == "norm_fast"): return None
@@ -251,21 +251,21 @@ def _norm_backward(where, dout, cache, batch):
     dx, dgamma, dbeta = _layer.norm_backward(dout, x, flat_gamma, G, eps, mean, var, not batch or last == "train", parallel)
     return dx, dgamma.reshape(gamma.shape), dbeta if batch else dbeta.reshape(last)
 
-# %% ../nbs/09_fast_layers.ipynb #9cef8078
+# %% ../nbs/09_fast_layers.ipynb #6f582878
 def spatial_batchnorm_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, H, W)
                                     cache: tuple,      # from `spatial_batchnorm_forward_fast`
                                    ) -> tuple:         # dx, shape (N, C, H, W); dgamma, dbeta, shape (C,)
     "Gradients of spatial batch norm, compiled."
     return _norm_backward("spatial_batchnorm_backward_fast", dout, cache, True) or spatial_batchnorm_backward(dout, cache)
 
-# %% ../nbs/09_fast_layers.ipynb #5ce4f4b2
+# %% ../nbs/09_fast_layers.ipynb #4388530a
 def spatial_groupnorm_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, H, W)
                                     cache: tuple,      # from `spatial_groupnorm_forward_fast`
                                    ) -> tuple:         # dx, shape (N, C, H, W); dgamma, dbeta in the shapes of gamma and beta
     "Gradients of spatial group norm, compiled."
     return _norm_backward("spatial_groupnorm_backward_fast", dout, cache, False) or spatial_groupnorm_backward(dout, cache)
 
-# %% ../nbs/09_fast_layers.ipynb #876abb54
+# %% ../nbs/09_fast_layers.ipynb #0f21b453
 _GRAIN = 1 << 15  # numbers worth another thread
 
 def relu_forward_fast(x: np.ndarray,  # numbers, any shape
@@ -277,7 +277,7 @@ def relu_forward_fast(x: np.ndarray,  # numbers, any shape
     parallel(lambda n0, n1, slot: np.maximum(flat[n0:n1], 0, out=flat_out[n0:n1]), x.size, _GRAIN)
     return out, x
 
-# %% ../nbs/09_fast_layers.ipynb #990dc8da
+# %% ../nbs/09_fast_layers.ipynb #1caf929c
 def relu_backward_fast(dout: np.ndarray,   # upstream gradient, in x's shape
                        cache: np.ndarray,  # the x that `relu_forward_fast` returned
                       ) -> np.ndarray:     # dx, in x's shape
@@ -291,7 +291,7 @@ def relu_backward_fast(dout: np.ndarray,   # upstream gradient, in x's shape
     parallel(lambda n0, n1, slot: _layer.relu_gradient(*args, n0, n1), x.size, _GRAIN)
     return dx
 
-# %% ../nbs/09_fast_layers.ipynb #5113ac10
+# %% ../nbs/09_fast_layers.ipynb #39579069
 def step_in_place(rule: str,       # 'sgd', 'momentum', 'rmsprop' or 'adam'
                   arrays: tuple,   # parameters, gradient, and what the rule keeps: velocity; cache; m and v
                   numbers: tuple,  # learning rate and the rule's other numbers, as its kernel takes them

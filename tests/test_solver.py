@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from unittest import mock
@@ -22,6 +23,7 @@ from cs231n_lit import optim
 from cs231n_lit.classifiers.fc_net import FullyConnectedNet
 from cs231n_lit.solver import Solver, accuracy, load_checkpoint, save_checkpoint
 
+ONE = np.ones(3)
 RULES = ["sgd", "sgd_momentum", "rmsprop", "adam"]
 
 
@@ -188,10 +190,10 @@ def test_the_random_draws(monkeypatch):
 
 def test_printed_lines(capsys):
     model = Scripted([1.23456789, 1, 2, 3, 4, 5, 6], [0.1, 0.2, 0.3])
-    Solver(model, zeros(6), batch_size=2, num_epochs=2, print_every=2).train()
+    Solver(model, zeros(6), batch_size=2, num_epochs=2, print_every=3).train()
     assert capsys.readouterr().out == (
-        "(Iteration 1 / 6) loss: 1.234568\n(Epoch 0 / 2) train acc: 0.000000; val_acc: 0.100000\n(Iteration 3 / 6) loss: 2.000000\n"
-        "(Epoch 1 / 2) train acc: 0.000000; val_acc: 0.200000\n(Iteration 5 / 6) loss: 4.000000\n(Epoch 2 / 2) train acc: 0.000000; val_acc: 0.300000\n")
+        "(Iteration 1 / 6) loss: 1.234568\n(Epoch 0 / 2) train acc: 0.000000; val_acc: 0.100000\n"
+        "(Epoch 1 / 2) train acc: 0.000000; val_acc: 0.200000\n(Iteration 4 / 6) loss: 3.000000\n(Epoch 2 / 2) train acc: 0.000000; val_acc: 0.300000\n")
 
 
 def test_nothing_is_printed_when_not_verbose_nor_written_without_a_name(capsys, tmp_path, monkeypatch):
@@ -425,7 +427,7 @@ def test_resumed_runs_end_as_the_uninterrupted_one(rule, options, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"run_epoch_{e}.npz" for e in range(4)]
     for e in range(4):
         np.random.seed(e)
-        resumed = Solver.resume(tmp_path / f"run_epoch_{e}.npz", net(**options), d)
+        resumed = Solver.resume(tmp_path / f"run_epoch_{e}.npz", net(seed=e, **options), d)  # dropout goes on as saved, not as the seed says
         assert (resumed.epoch, resumed.iteration) == (e, max(1, 2 * e))
         assert resumed.model.reg == 0.1
         assert (resumed.update_rule, resumed.optim_config, resumed.print_every, resumed.verbose) == (getattr(optim, rule), {"learning_rate": 0.05}, 3, False)
@@ -520,6 +522,29 @@ def test_python_objects_are_not_saved(thing, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("state, name", [({"checkpoint": ONE}, "checkpoint"), ({"file": ONE}, "file"), ({"allow_pickle": ONE}, "allow_pickle"), ({"a": {"b": ONE}, "a/b": ONE}, "a/b")])
+def test_names_that_are_taken_are_refused(state, name, tmp_path):
+    with pytest.raises(ValueError, match=f"^save_checkpoint: each array needs a name of its own, but '{name}' is taken"): save_checkpoint(tmp_path / "a.npz", state)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_are_found_by_their_path(tmp_path):
+    save_checkpoint(tmp_path / "a.npz", {"X": {"y": [ONE, 2 * ONE]}})
+    with np.load(tmp_path / "a.npz") as f: assert f.files == ["checkpoint", "X/y/0", "X/y/1"] and np.array_equal(f["X/y/1"], 2 * ONE)
+
+
+@pytest.mark.parametrize("kind", [str, Path, os.fsencode])
+def test_paths_of_each_kind(kind, tmp_path):
+    path = kind(str(tmp_path / "a.npz"))
+    save_checkpoint(path, {"a": 1})
+    assert load_checkpoint(path) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_what_is_no_path_is_named():
+    with pytest.raises(TypeError, match="^save_checkpoint: path needs to be a path: "): save_checkpoint(5, {})
+    with pytest.raises(TypeError, match="^load_checkpoint: path needs to be a path: "): load_checkpoint(5)
+
+
 # Files that are damaged, foreign or hostile
 
 def good(tmp_path):
@@ -532,6 +557,12 @@ def refused(path, *words):
     with pytest.raises(ValueError) as e: load_checkpoint(path)
     assert str(e.value).startswith(f"load_checkpoint: {path} is not a checkpoint that can be read: ")
     for word in words: assert word in str(e.value)
+
+
+def test_a_damaged_shape_is_noticed(tmp_path):
+    "NumPy alone would read two numbers of six and never come to the checksum."
+    (tmp_path / "good.npz").write_bytes(good(tmp_path).replace(b"(6,), }", b"(2,), }"))
+    refused(tmp_path / "good.npz", "a.npy is damaged")
 
 
 def test_every_truncation_is_noticed(tmp_path):
@@ -598,8 +629,23 @@ def test_no_file_is_said_so(tmp_path):
 
 
 def test_a_state_of_something_else_cannot_be_resumed(tmp_path):
-    save_checkpoint(tmp_path / "a.npz", {"W": np.zeros(3)})
-    with pytest.raises(ValueError, match="^Solver.resume: .*a.npz needs the key 'settings'"): Solver.resume(tmp_path / "a.npz", Linear(), d)
+    path = tmp_path / "a.npz"
+    Solver(Linear(), d).save(path)
+    state = load_checkpoint(path)
+    for key in state:
+        save_checkpoint(path, {k: v for k, v in state.items() if k != key})
+        with pytest.raises(ValueError, match=f"^Solver.resume: .*a.npz needs the key '{key}'"): Solver.resume(path, Linear(), d)
+
+
+def test_a_rule_without_a_name_has_to_be_given_again(tmp_path):
+    Solver(Linear(), d, rule := partial(optim.sgd)).save(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match='Invalid update_rule ""'): Solver.resume(tmp_path / "a.npz", Linear(), d)
+    assert Solver.resume(tmp_path / "a.npz", Linear(), d, update_rule=rule).update_rule is rule
+
+
+@pytest.mark.parametrize("state, path, key", [({1: 2}, "/", "1"), ({"a": [{None: 2}]}, "/a/0", "None"), ({"a": {"array": 1}}, "/a", "'array'")])
+def test_keys_that_would_not_come_back_are_refused(state, path, key, tmp_path):
+    with pytest.raises(ValueError, match=f"save_checkpoint: {path} cannot have the key {key}: "): save_checkpoint(tmp_path / "a.npz", state)
 
 
 # Writing that fails
