@@ -37,7 +37,8 @@ def _begin(rule,        # the rule's name, for messages
         check_shape(rule, key, state, w.shape, "the parameters'")
         config[key] = _own(state.astype(w.dtype, copy=False), arrays)
         arrays.append(config[key])
-    return config, arrays, [float(config[key]) for key in numbers]
+    least = {"epsilon": np.finfo(w.dtype).tiny}  # float16 would round 1e-8 to 0, and divide by it
+    return config, arrays, [max(float(config[key]), least.get(key, 0)) for key in numbers]
 
 # %% ../nbs/11_optim.ipynb #35e67ca6
 def sgd(w: np.ndarray,   # parameters, any shape

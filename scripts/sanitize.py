@@ -214,7 +214,7 @@ class Fuzz:
             assert self.np.isfinite(loss) and abs(dscores.sum()) < 1e-2
 
     def rule(self):
-        if self.dtype == "float16": self.dtype = self.np.dtype("float32")  # the rules' epsilon of 1e-8 is 0 in float16
+        if self.dtype == "float16": self.dtype = self.np.dtype("float32")  # 1e-8 is 0 in float16: the rules take the smallest number, the comparison does not
         shape = [self.size(1, 60) for _ in range(self.rng.integers(0, 4))]
         name = self.rng.choice(["sgd", "sgd_momentum", "rmsprop", "adam"])
         w, rule = self.draw(*shape), getattr(self.optim, name)

@@ -292,3 +292,12 @@ def test_pytorch_fixtures(rule):
     for dw, theirs in zip(dws, ws):
         w, _ = rule(w, dw, config)
         np.testing.assert_allclose(w, theirs, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [rmsprop, adam], ids=lambda r: r.__name__)
+@pytest.mark.parametrize("gradient", [0, 1e-4, 1, 200])
+def test_float16_stays_finite(rule, gradient):
+    "The usual epsilon of 1e-8 is 0 in float16, and so is the square of a small gradient."
+    w, config = np.ones(3, np.float16), {"learning_rate": 1e-3}
+    for _ in range(3): w, _ = rule(w, np.full(3, gradient, np.float16), config)
+    assert w.dtype == np.float16 and (w == 1 if gradient == 0 else (w <= 1) & (w > .9)).all()
