@@ -394,7 +394,15 @@ def test_a_first_loss_that_is_no_number_changes_no_parameter():
     assert model.params["w"].tolist() == [0]
 
 
-def test_ctrl_c_keeps_history_and_best_parameters():
+@pytest.fixture
+def interruptible():
+    "Ctrl-C as in a terminal: a process started in the background ignores it."
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_keeps_history_and_best_parameters(interruptible):
     class Interrupted(Scripted):
         def loss(self, X, y=None):
             if self.steps == 4 and y is not None: signal.raise_signal(signal.SIGINT)
