@@ -20,6 +20,7 @@ import numpy as np
 from ._threads import get_num_threads, parallel, set_num_threads
 from .checks import as_float, as_floats, check_choice, check_count, check_shape, sizes, unpack_cache
 from .convolution import check_conv
+from .layers import relu_backward
 from .normalization import read_bn_param, read_eps
 from .pooling import check_pool
 from .spatial_norm import (check_channels, spatial_batchnorm_backward, spatial_batchnorm_forward,
@@ -285,7 +286,7 @@ def relu_backward_fast(dout: np.ndarray,   # upstream gradient, in x's shape
     x, dout = as_floats("relu_backward_fast", cache=cache, dout=dout)
     check_shape("relu_backward_fast", "dout", dout, x.shape)
     dout, x = _together(dout, x)
-    if not _fits(x): return np.where(x <= 0, 0, dout)
+    if not _fits(x): return relu_backward(dout, x)
     dx = np.empty(x.shape, x.dtype)
     args = [a.reshape(-1) for a in (dout, x, dx)]
     parallel(lambda n0, n1, slot: _layer.relu_gradient(*args, n0, n1), x.size, _GRAIN)
