@@ -10,20 +10,25 @@ import os
 import threading
 from queue import SimpleQueue
 
-# %% ../nbs/09a_threads.ipynb #efeeff1e
+# %% ../nbs/09a_threads.ipynb #c1854661
+def _cut(count, threads, grain):
+    "Chunks (n0, n1) of `count` items, at least `grain` items each except the last."
+    cuts = [0]
+    while cuts[-1] < count: cuts.append(min(count, cuts[-1] + max(grain, -(-(count - cuts[-1]) // (2 * threads)))))
+    return list(zip(cuts, cuts[1:]))
+
+# %% ../nbs/09a_threads.ipynb #337d9ab7
 class _Job:
     "A task and the chunks of it that nobody has taken yet."
-    def __init__(self, task, count, chunk):
-        self.task, self.count, self.chunk, self.error = task, count, chunk, None
-        self.starts = iter(range(0, count, chunk))
+    def __init__(self, task, chunks): self.task, self.chunks, self.error = task, iter(chunks), None
 
     def run(self, slot):
         "Take chunks until none is left."
-        for n0 in self.starts: self.task(n0, min(n0 + self.chunk, self.count), slot)
+        for n0, n1 in self.chunks: self.task(n0, n1, slot)
 
     def stop(self):
         "Throw away the chunks that are left."
-        for _ in self.starts: pass
+        for _ in self.chunks: pass
 
 # %% ../nbs/09a_threads.ipynb #f6a9a227
 class _Pool:
@@ -81,15 +86,15 @@ def set_num_threads(n: int,  # threads, at least 1
     if n < 1: raise ValueError(f"set_num_threads: n needs to be at least 1; got {n}")
     _threads = int(n)
 
-# %% ../nbs/09a_threads.ipynb #e9db1bbd
+# %% ../nbs/09a_threads.ipynb #0a5f65db
 def parallel(task,         # called as task(n0, n1, slot): work on items n0 to n1 - 1
              count: int,   # number of items
              grain: int=1, # least number of items in a chunk
             ) -> None:
     "Call `task` on chunks of `count` items, on several threads if there is enough to do. An error in any of them is raised here."
-    helpers = min(_threads, -(-count // grain)) - 1
+    helpers = min(_threads, count // grain) - 1
     if helpers < 1: return task(0, count, 0)
-    job = _Job(task, count, max(grain, -(-count // (4 * helpers + 4))))
+    job = _Job(task, _cut(count, helpers + 1, grain))
     busy = [threading.Lock() for _ in range(helpers)]
     _pool.grow(helpers)
     try:

@@ -46,7 +46,7 @@ def as_floats(where: str,  # name of the calling function, for the message
     first = as_float(where, name, first)
     return [first, *(as_float(where, name, a, first.dtype) for name, a in others)]
 
-# %% ../nbs/00_checks.ipynb #4e85015d
+# %% ../nbs/00_checks.ipynb #ea6b2a35
 def sizes(where: str,  # name of the calling function, for the message
           **arrays: tuple,  # name=(array, "letters"), e.g. x=(x, "N C H W")
          ) -> tuple:   # the size behind each letter, in order of first appearance
@@ -78,12 +78,13 @@ def check_shape(where: str,    # name of the calling function, for the message
     if a.shape != tuple(shape):
         raise ValueError(f"{where}: {name} needs {what} shape {tuple(shape)} but is {a.shape}")
 
-# %% ../nbs/00_checks.ipynb #42d37b38
+# %% ../nbs/00_checks.ipynb #237a8e78
 def check_count(where: str, name: str,  # function and argument, for the message
                 value: Any,     # a whole number: Python's or NumPy's
                 least: int = 1, # smallest value allowed
                ) -> int:        # the value as a Python int
     "A whole number such as a stride or a padding. Raises TypeError for anything else and ValueError when too small."
+    if type(value) is int and value >= least: return value
     needs = f"{where}: {name} needs a whole number, at least {least}; got {value!r}"
     if isinstance(value, (bool, np.bool_)): raise TypeError(needs)
     try: n = operator.index(value)
@@ -91,7 +92,7 @@ def check_count(where: str, name: str,  # function and argument, for the message
     if n < least: raise ValueError(f"{where}: {name} needs to be at least {least}; got {n}")
     return n
 
-# %% ../nbs/00_checks.ipynb #0d4e7dcc
+# %% ../nbs/00_checks.ipynb #8a34f4c2
 def check_number(where: str, name: str,  # function and argument, for the message
                  value: float,        # a real number
                  low: float = -np.inf, high: float = np.inf,  # smallest and largest value allowed
@@ -125,7 +126,7 @@ def check_dtype(where: str,  # name of the calling function, for the message
     if found.kind != "f": raise TypeError(f"{where}: dtype needs to be a floating-point type; got {found}")
     return found
 
-# %% ../nbs/00_checks.ipynb #c44a8089
+# %% ../nbs/00_checks.ipynb #6bf83deb
 def check_keys(where: str, name: str,  # function and argument, for the message
                params: Any,         # the dictionary
                required: str = "",  # keys that must be there, separated by spaces

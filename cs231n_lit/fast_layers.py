@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['status', 'conv_forward_fast', 'conv_backward_fast', 'max_pool_forward_fast', 'max_pool_backward_fast',
            'spatial_batchnorm_forward_fast', 'spatial_groupnorm_forward_fast', 'spatial_batchnorm_backward_fast',
-           'spatial_groupnorm_backward_fast', 'relu_forward_fast', 'relu_backward_fast', 'step_in_place',
-           'get_num_threads', 'set_num_threads']
+           'spatial_groupnorm_backward_fast', 'affine_forward_fast', 'affine_backward_fast', 'relu_forward_fast',
+           'relu_backward_fast', 'step_in_place', 'get_num_threads', 'set_num_threads']
 
-# %% ../nbs/09_fast_layers.ipynb #4304c550
+# %% ../nbs/09_fast_layers.ipynb #64f3bdde
 import hashlib
 import importlib
 import os
@@ -20,13 +20,13 @@ import numpy as np
 from ._threads import get_num_threads, parallel, set_num_threads
 from .checks import as_float, as_floats, check_choice, check_count, check_shape, sizes, unpack_cache
 from .convolution import check_conv
-from .layers import relu_backward
+from .layers import _rows, affine_backward, affine_forward, relu_backward
 from .normalization import read_bn_param, read_eps
 from .pooling import check_pool
 from .spatial_norm import (check_channels, spatial_batchnorm_backward, spatial_batchnorm_forward,
                                      spatial_groupnorm_backward, spatial_groupnorm_forward)
 
-# %% ../nbs/09_fast_layers.ipynb #ee5d21d8
+# %% ../nbs/09_fast_layers.ipynb #3e4382cf
 _all_ = ["get_num_threads", "set_num_threads"]
 
 # %% ../nbs/09_fast_layers.ipynb #2ab7438a
@@ -89,10 +89,11 @@ def _say_once():
     elif stale := _stale():
         warnings.warn(f"cs231n_lit: {' and '.join(stale)} changed after being compiled: the old version runs. {_BUILD}", RuntimeWarning, stacklevel=3)
 
-# %% ../nbs/09_fast_layers.ipynb #82be4129
+# %% ../nbs/09_fast_layers.ipynb #0315edfd
 def _together(*arrays):
     "The arrays in their common type, aligned, without gaps and writeable, as some kernels cannot take what is read-only."
-    return [np.require(a, np.result_type(*arrays), ["C", "W", "A"]) for a in arrays]
+    dtype = np.result_type(*arrays)
+    return [a if a.dtype == dtype and a.flags.carray else np.require(a, dtype, ["C", "W", "A"]) for a in arrays]
 
 def _fits(*arrays):
     "Can the compiled kernels work on these?"
@@ -184,7 +185,7 @@ def max_pool_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
     cache.place = (x.shape, HH, WW, S), place
     return out, cache
 
-# %% ../nbs/09_fast_layers.ipynb #87bbfe6a
+# %% ../nbs/09_fast_layers.ipynb #f1810189
 def max_pool_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, H', W')
                            cache: tuple,      # (x, pool_param) from `max_pool_forward_fast`
                           ) -> np.ndarray:    # dx, shape (N, C, H, W)
@@ -197,7 +198,7 @@ def max_pool_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, 
     (made_for, place), (dout, x) = getattr(cache, "place", (None, None)), _together(dout, x)
     if not _fits(x, dout): return _pool_backward_numpy(dout, x, HH, WW, S, shape)
     if made_for != (x.shape, HH, WW, S): _, place = _layer.pool_forward(x, HH, WW, S, shape, parallel)
-    return _layer.pool_backward(dout, place, x.shape, S, parallel)
+    return _layer.pool_backward(dout, place, x.shape, HH, WW, S, parallel)
 
 # %% ../nbs/09_fast_layers.ipynb #ca970fa7
 def spatial_batchnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H, W)
@@ -266,8 +267,39 @@ def spatial_groupnorm_backward_fast(dout: np.ndarray,  # upstream gradient, shap
     "Gradients of spatial group norm, compiled."
     return _norm_backward("spatial_groupnorm_backward_fast", dout, cache, False) or spatial_groupnorm_backward(dout, cache)
 
-# %% ../nbs/09_fast_layers.ipynb #0f21b453
-_GRAIN = 1 << 15  # numbers worth another thread
+# %% ../nbs/09_fast_layers.ipynb #894461dd
+def affine_forward_fast(x: np.ndarray,  # images, (N, d1, …, dk), with D = d1 · … · dk
+                        w: np.ndarray,  # weights, (D, M)
+                        b: np.ndarray,  # biases, (M,)
+                       ) -> tuple:      # out (N, M) and the cache (x, w, b)
+    "An affine layer, compiled: the answers of `affine_forward`."
+    where = "affine_forward_fast"
+    x, w, b = as_floats(where, x=x, w=w, b=b)
+    rows = _rows(where, x)
+    sizes(where, x=(rows, "N D"), w=(w, "D M"), b=(b, "M"))
+    _say_once()
+    xwb = _together(rows, w, b)
+    if not _fits(*xwb): return affine_forward(x, w, b)
+    return _conv.affine_forward(*xwb, parallel, get_num_threads()), (x, w, b)
+
+# %% ../nbs/09_fast_layers.ipynb #a77ee27a
+def affine_backward_fast(dout: np.ndarray,  # upstream gradient, (N, M)
+                         cache: tuple,      # what `affine_forward_fast` returned
+                        ) -> tuple:         # dx in x's shape, dw (D, M), db (M,)
+    "The gradients of an affine layer, compiled: the answers of `affine_backward`."
+    where = "affine_backward_fast"
+    x, w, b = as_floats(where, **dict(zip("xwb", unpack_cache(where, cache, "x w b"))))
+    rows = _rows(where, x)
+    N, D, M = sizes(where, x=(rows, "N D"), w=(w, "D M"), b=(b, "M"))
+    dout = as_float(where, "dout", dout, x.dtype)
+    check_shape(where, "dout", dout, (N, M))
+    dout, rows, w = _together(dout, rows, w)
+    if not _fits(dout, rows, w): return affine_backward(dout, (x, w, b))
+    dx, dw = _conv.affine_backward(dout, rows, w, parallel, get_num_threads())
+    return dx.reshape(x.shape), dw, dout.sum(axis=0)
+
+# %% ../nbs/09_fast_layers.ipynb #a435ea14
+_GRAIN = 1 << 18  # numbers worth another thread
 
 def relu_forward_fast(x: np.ndarray,  # numbers, any shape
                      ) -> tuple:      # out in x's shape, and the cache x
@@ -278,7 +310,7 @@ def relu_forward_fast(x: np.ndarray,  # numbers, any shape
     parallel(lambda n0, n1, slot: np.maximum(flat[n0:n1], 0, out=flat_out[n0:n1]), x.size, _GRAIN)
     return out, x
 
-# %% ../nbs/09_fast_layers.ipynb #1caf929c
+# %% ../nbs/09_fast_layers.ipynb #9b669764
 def relu_backward_fast(dout: np.ndarray,   # upstream gradient, in x's shape
                        cache: np.ndarray,  # the x that `relu_forward_fast` returned
                       ) -> np.ndarray:     # dx, in x's shape

@@ -7,32 +7,36 @@ __all__ = ['affine_relu_forward', 'affine_relu_backward', 'affine_norm_relu_forw
            'conv_relu_forward', 'conv_relu_backward', 'conv_bn_relu_forward', 'conv_bn_relu_backward',
            'conv_relu_pool_forward', 'conv_relu_pool_backward']
 
-# %% ../nbs/10_layer_utils.ipynb #91430d2f
+# %% ../nbs/10_layer_utils.ipynb #feb554af
 import numpy as np
 
 from .checks import check_choice, unpack_cache
-from .fast_layers import (conv_backward_fast, conv_forward_fast, max_pool_backward_fast, max_pool_forward_fast, relu_backward_fast,
+from .fast_layers import (affine_backward_fast, affine_forward_fast, conv_backward_fast, conv_forward_fast, max_pool_backward_fast, max_pool_forward_fast, relu_backward_fast,
                                     relu_forward_fast, spatial_batchnorm_backward_fast, spatial_batchnorm_forward_fast)
 from .layers import affine_backward, affine_forward, relu_backward, relu_forward
 from .normalization import batchnorm_backward_alt, batchnorm_forward, layernorm_backward, layernorm_forward
 
-# %% ../nbs/10_layer_utils.ipynb #a075210c
+# %% ../nbs/10_layer_utils.ipynb #65586902
+def _many(*weights): return any(isinstance(w, np.ndarray) and w.size >= 1 << 20 for w in weights)
+
+# %% ../nbs/10_layer_utils.ipynb #3b3529a3
 def affine_relu_forward(x: np.ndarray,  # inputs, shape (N, d1, ..., dk) with d1 * ... * dk = D
                         w: np.ndarray,  # weights, shape (D, M)
                         b: np.ndarray,  # biases, shape (M,)
                        ) -> tuple[np.ndarray, tuple]:  # output, shape (N, M); cache for the backward pass
     "An affine layer, then ReLU."
-    a, affine_cache = affine_forward(x, w, b)
+    a, affine_cache = (affine_forward_fast if _many(w) else affine_forward)(x, w, b)
     out, relu_cache = relu_forward(a)
     return out, (affine_cache, relu_cache)
 
-# %% ../nbs/10_layer_utils.ipynb #eb846e07
+# %% ../nbs/10_layer_utils.ipynb #63b5b2de
 def affine_relu_backward(dout: np.ndarray,  # upstream gradient, shape (N, M)
                          cache: tuple,      # from `affine_relu_forward`
                         ) -> tuple:         # dx in x's shape, dw (D, M), db (M,)
     "Gradients of an affine layer followed by ReLU."
     affine_cache, relu_cache = unpack_cache("affine_relu_backward", cache, "affine_cache relu_cache")
-    return affine_backward(relu_backward(dout, relu_cache), affine_cache)
+    backward = affine_backward_fast if _many(*affine_cache[1:2]) else affine_backward
+    return backward(relu_backward(dout, relu_cache), affine_cache)
 
 # %% ../nbs/10_layer_utils.ipynb #26c0beba
 _norms = {"batchnorm": (batchnorm_forward, batchnorm_backward_alt), "layernorm": (layernorm_forward, layernorm_backward)}

@@ -139,7 +139,7 @@ class Fuzz:
         rng, way = self.rng, self.rng.choice(["any", "small", "winograd", "pointwise"], p=[.5, .2, .15, .15])
         if way == "winograd": (HH, WW, S), P, C, F, more = (3, 3, 1), rng.integers(0, 3), rng.integers(16, 36), rng.integers(16, 70), 38
         elif way == "pointwise": (HH, WW, S), P, C, F, more = (1, 1, 1), 0, rng.integers(5, 40), rng.integers(5, 70), 9
-        else: (HH, WW, S), P, C, F, more = rng.integers(1, 6, 3), rng.integers(0, 4), self.size(1, 18), self.size(1, 40), 12
+        else: (HH, WW, S), P, C, F, more = rng.integers(1, 6, 3), rng.integers(0, 4), self.size(1, 18), self.size(1, 40), int(rng.choice([12, 40]))
         if way == "small": C, more = self.size(1, 71), 6
         N, H, W = self.size(1, 41 if way == "small" else 6), max(0, HH - 2 * P + rng.integers(-1, more)), max(0, WW - 2 * P + rng.integers(-1, more))
         x, w, b = self.draw(N, C, H, W, spoil=True), self.draw(F, C, HH, WW), self.draw(F)
@@ -200,7 +200,7 @@ class Fuzz:
         self.compare([self.fast.relu_backward_fast(dout, cache)], [self.layers.relu_backward(*self.exactly(dout), slow_cache)], [x, dout], 1)
 
     def affine(self):
-        N, D, M = self.size(1, 20), int(self.rng.integers(1, 50)), int(self.rng.integers(2, 50))
+        N, D, M = self.size(1, 120), int(self.rng.integers(1, 120)), int(self.rng.integers(2, 120))
         x, w, b = self.draw(N, D), self.draw(D, M), self.draw(M)
         out, cache = self.utils.affine_relu_forward(x, w, b)
         X, Wt, B = self.exactly(x, w, b)
@@ -208,6 +208,8 @@ class Fuzz:
         self.compare([out], [want], [x, w, b], D)
         dout = self.draw(N, M)
         da = self.exactly(dout)[0] * (out > 0)
+        self.compare([self.fast.affine_forward_fast(x, w, b)[0]], [X @ Wt + B], [x, w, b], D)
+        self.compare(self.fast.affine_backward_fast(da.astype(out.dtype), (x, w, b)), [da @ Wt.T, X.T @ da, da.sum(0)], [x, w, b, dout], M, N, N)
         self.compare(self.utils.affine_relu_backward(dout, cache), [da @ Wt.T, X.T @ da, da.sum(0)], [x, w, b, dout], M, N, N)
         if N:
             loss, dscores = self.layers.softmax_loss(self.np.asarray(out), self.rng.integers(0, M, N))

@@ -47,7 +47,7 @@ def draw(rng, winograd=False, pointwise=False, bands=False):
     "Shapes and settings of a random convolution."
     if winograd: (HH, WW, S), P, C, F = (3, 3, 1), rng.integers(0, 3), rng.integers(16, 40), rng.integers(16, 70)
     elif pointwise: (HH, WW, S), P, C, F = (1, 1, 1), 0, *rng.choice([6, 7, 13, 64, 130], 2)
-    elif bands:  # columns of the image that do not fit the work space at once
+    elif bands:  # images that do not fit the work space at once
         (HH, WW), S, P, C, F = rng.integers(3, 8, 2), rng.integers(1, 4), 1, 3, rng.integers(1, 40)
         return (1, C, 40, 900), (F, C, HH, WW), int(S), P
     else: (HH, WW, S), P, C, F = rng.integers(1, 6, 3), rng.integers(0, 4), rng.choice([1, 2, 3, 8, 17]), rng.choice([1, 2, 7, 16, 25, 33, 70])
@@ -96,10 +96,10 @@ def test_each_way_is_tested():
     rng = np.random.default_rng(0)
     assert all(KERNELS[0].winograd_pays(*draw(rng, winograd=True)) for _ in range(20))
     plans = [interpreted.plan(*draw(rng, bands=bands), 4) for bands in [True] * 20 + [False] * 60]
-    assert all(interpreted.columns_pay(g) and g.high < g.Ho for g in plans[:20])
-    assert {interpreted.columns_pay(g) for g in plans[20:]} == {True, False}
+    assert all(0 < g.strips and g.high < g.Ho for g in plans[:20]) and {bool(g.pairs) for g in plans[:20]} == {True, False}
+    assert {g.strips > 0 for g in plans[20:]} == {True, False}
     small = [interpreted.plan(*shapes, 4) for shapes in SMALL]
-    assert not any(interpreted.columns_pay(g) for g in small) and {g.images for g in small} >= {1, 2, 13, 40}
+    assert not any(g.strips for g in small) and {g.images for g in small} >= {1, 2, 13, 40}
 
 
 @pytest.mark.parametrize("shapes", [((5, 3, 12, 11), (7, 3, 3, 2), 2, 1), ((9, 20, 12, 12), (18, 20, 3, 3), 1, 1), ((5, 8, 9, 9), (9, 8, 1, 1), 1, 0)])
@@ -120,7 +120,7 @@ def test_threads(shapes):
     for a, e in zip(runs[1] + runs[1], runs[2] + runs[3]): assert abs(a - e).max() <= 1e-5 * abs(e).max()
 
 
-@pytest.mark.parametrize("shapes", [((2, 3, 9, 8), (5, 3, 3, 2), 2, 1), ((1, 16, 12, 12), (17, 16, 3, 3), 1, 1), ((2, 7, 6, 6), (8, 7, 1, 1), 1, 0)])
+@pytest.mark.parametrize("shapes", [((2, 3, 9, 8), (5, 3, 3, 2), 2, 1), ((1, 16, 12, 12), (17, 16, 3, 3), 1, 1), ((2, 7, 6, 6), (8, 7, 1, 1), 1, 0), ((1, 5, 9, 16), (6, 5, 5, 5), 1, 2)])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 @pytest.mark.parametrize("where", ["x", "w", "dout"])
 def test_not_finite(shapes, value, where):

@@ -12,7 +12,8 @@ import pytest
 from cs231n_lit import fast_layers as fast
 from cs231n_lit._threads import parallel
 from cs231n_lit.convolution import conv_backward_naive, conv_forward_naive
-from cs231n_lit.layers import relu_backward, relu_forward
+from cs231n_lit.layer_utils import affine_relu_backward, affine_relu_forward
+from cs231n_lit.layers import affine_backward, affine_forward, relu_backward, relu_forward
 from cs231n_lit.optim import adam
 from cs231n_lit.pooling import max_pool_backward_naive, max_pool_forward_naive
 from cs231n_lit.spatial_norm import (spatial_batchnorm_backward, spatial_batchnorm_forward, spatial_groupnorm_backward,
@@ -80,6 +81,52 @@ def test_convolution_agrees_with_the_loops(seed):
         assert got.dtype == dtype and error(got, wanted) < LIMIT[dtype]
     none, dw, db = fast.conv_backward_fast(dout, cache, need_dx=False)
     assert none is None and (dw == grads[1]).all() and (db == grads[2]).all()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_convolution_of_wide_images_agrees_with_numpy(seed):
+    "Strips of results, and for large filters pairs of rows."
+    rng = np.random.default_rng(seed)
+    dtype = (np.float32, np.float64)[seed % 2]
+    (N, C, F), (HH, WW), S, P = rng.integers(1, (4, 20, 40)), rng.integers(1, 12, 2), int(rng.choice([1, 1, 1, 2, 3, 4])), int(rng.integers(0, 6))
+    x, w, b = (rng.normal(size=s).astype(dtype) for s in ((N, C, HH + rng.integers(0, 20), WW + S * rng.integers(7, 50)), (F, C, HH, WW), (F,)))
+    if seed % 6 == 0: x[0, 0, 0, 0] = (np.inf, np.nan, -np.inf)[seed // 6 % 3]
+    fast.set_num_threads(int(rng.integers(1, 4)))
+    out, _ = fast.conv_forward_fast(x, w, b, {"stride": S, "pad": P})
+    with np.errstate(invalid="ignore"): wanted = fast._conv_forward_numpy(*(a.astype(float) for a in (x, w, b)), S, P)
+    fine = np.isfinite(wanted)
+    np.testing.assert_array_equal(out[~fine], wanted[~fine])
+    assert out.dtype == dtype and error(out[fine], wanted[fine]) < LIMIT[dtype]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_affine_agrees_with_numpy(seed):
+    rng = np.random.default_rng(seed)
+    dtype = (np.float32, np.float64)[seed % 2]
+    N, D, M = rng.integers(1, (300, 900, 600) if seed % 5 == 0 else 70, 3)
+    x, w, b, dout = (layouts(rng.normal(size=s).astype(dtype), rng) for s in ((N, D), (D, M), (M,), (N, M)))
+    fast.set_num_threads(int(rng.integers(1, 4)))
+    out, cache = fast.affine_forward_fast(x.reshape(N, D, 1), w, b)
+    got, exact = (out, *fast.affine_backward_fast(dout, cache)), [a.astype(float) for a in (x, w, b, dout)]
+    wanted, slow_cache = affine_forward(*exact[:3])
+    for g, v in zip(got, (wanted, *affine_backward(exact[3], slow_cache))):
+        assert g.dtype == dtype and error(g.reshape(v.shape), v) < LIMIT[dtype]
+    assert got[1].shape == (N, D, 1)
+
+
+@pytest.mark.parametrize("N, D, M", [(0, 3, 4), (2, 0, 4), (2, 3, 0)])
+def test_affine_with_nothing_in_it(N, D, M):
+    out, cache = fast.affine_forward_fast(np.ones((N, D)), np.ones((D, M)), np.ones(M))
+    np.testing.assert_array_equal(out, affine_forward(np.ones((N, D)), np.ones((D, M)), np.ones(M))[0])
+    assert [g.shape for g in fast.affine_backward_fast(out, cache)] == [(N, D), (D, M), (M,)]
+
+
+def test_an_affine_layer_with_many_weights_is_compiled():
+    rng = np.random.default_rng(0)
+    x, w, b = rng.normal(size=(5, 2100)), rng.normal(size=(2100, 500)), rng.normal(size=500)
+    out, cache = affine_relu_forward(x, w, b)
+    np.testing.assert_array_equal(out, np.maximum(fast.affine_forward_fast(x, w, b)[0], 0))
+    for got, wanted in zip(affine_relu_backward(out, cache), fast.affine_backward_fast(out, (x, w, b))): np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.parametrize("seed", range(80))
