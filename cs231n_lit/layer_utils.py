@@ -16,32 +16,35 @@ from .fast_layers import (affine_backward_fast, affine_forward_fast, conv_backwa
 from .layers import affine_backward, affine_forward, relu_backward, relu_forward
 from .normalization import batchnorm_backward_alt, batchnorm_forward, layernorm_backward, layernorm_forward
 
-# %% ../nbs/10_layer_utils.ipynb #65586902
+# %% ../nbs/10_layer_utils.ipynb #73359500
 def _many(*weights): return any(isinstance(w, np.ndarray) and w.size >= 1 << 20 for w in weights)
 
-# %% ../nbs/10_layer_utils.ipynb #3b3529a3
+def _affine_forward(x, w, b): return (affine_forward_fast if _many(w) else affine_forward)(x, w, b)
+
+def _affine_backward(dout, cache): return (affine_backward_fast if _many(*cache[1:2]) else affine_backward)(dout, cache)
+
+# %% ../nbs/10_layer_utils.ipynb #1fbb161e
 def affine_relu_forward(x: np.ndarray,  # inputs, shape (N, d1, ..., dk) with d1 * ... * dk = D
                         w: np.ndarray,  # weights, shape (D, M)
                         b: np.ndarray,  # biases, shape (M,)
                        ) -> tuple[np.ndarray, tuple]:  # output, shape (N, M); cache for the backward pass
     "An affine layer, then ReLU."
-    a, affine_cache = (affine_forward_fast if _many(w) else affine_forward)(x, w, b)
+    a, affine_cache = _affine_forward(x, w, b)
     out, relu_cache = relu_forward(a)
     return out, (affine_cache, relu_cache)
 
-# %% ../nbs/10_layer_utils.ipynb #63b5b2de
+# %% ../nbs/10_layer_utils.ipynb #707a12bf
 def affine_relu_backward(dout: np.ndarray,  # upstream gradient, shape (N, M)
                          cache: tuple,      # from `affine_relu_forward`
                         ) -> tuple:         # dx in x's shape, dw (D, M), db (M,)
     "Gradients of an affine layer followed by ReLU."
     affine_cache, relu_cache = unpack_cache("affine_relu_backward", cache, "affine_cache relu_cache")
-    backward = affine_backward_fast if _many(*affine_cache[1:2]) else affine_backward
-    return backward(relu_backward(dout, relu_cache), affine_cache)
+    return _affine_backward(relu_backward(dout, relu_cache), affine_cache)
 
 # %% ../nbs/10_layer_utils.ipynb #26c0beba
 _norms = {"batchnorm": (batchnorm_forward, batchnorm_backward_alt), "layernorm": (layernorm_forward, layernorm_backward)}
 
-# %% ../nbs/10_layer_utils.ipynb #0dcb1221
+# %% ../nbs/10_layer_utils.ipynb #434c7efa
 def affine_norm_relu_forward(x: np.ndarray,      # inputs, shape (N, d1, ..., dk) with d1 * ... * dk = D
                              w: np.ndarray,      # weights, shape (D, M)
                              b: np.ndarray,      # biases, shape (M,)
@@ -52,12 +55,12 @@ def affine_norm_relu_forward(x: np.ndarray,      # inputs, shape (N, d1, ..., dk
                             ) -> tuple[np.ndarray, tuple]:  # output, shape (N, M); cache for the backward pass
     "An affine layer, then batch norm or layer norm, then ReLU."
     check_choice("affine_norm_relu_forward", "normalization", normalization, tuple(_norms))
-    a, affine_cache = affine_forward(x, w, b)
+    a, affine_cache = _affine_forward(x, w, b)
     a, norm_cache = _norms[normalization][0](a, gamma, beta, norm_param)
     out, relu_cache = relu_forward(a)
     return out, (affine_cache, norm_cache, relu_cache, normalization)
 
-# %% ../nbs/10_layer_utils.ipynb #08962a63
+# %% ../nbs/10_layer_utils.ipynb #4f3310cf
 def affine_norm_relu_backward(dout: np.ndarray,  # upstream gradient, shape (N, M)
                               cache: tuple,      # from `affine_norm_relu_forward`
                              ) -> tuple:         # dx in x's shape, dw (D, M), db, dgamma, dbeta (M,)
@@ -66,7 +69,7 @@ def affine_norm_relu_backward(dout: np.ndarray,  # upstream gradient, shape (N, 
     affine_cache, norm_cache, relu_cache, normalization = unpack_cache(where, cache, "affine_cache norm_cache relu_cache normalization")
     check_choice(where, "the cache's normalization", normalization, tuple(_norms))
     da, dgamma, dbeta = _norms[normalization][1](relu_backward(dout, relu_cache), norm_cache)
-    return *affine_backward(da, affine_cache), dgamma, dbeta
+    return *_affine_backward(da, affine_cache), dgamma, dbeta
 
 # %% ../nbs/10_layer_utils.ipynb #9bbc4dce
 def conv_relu_forward(x: np.ndarray,     # images, shape (N, C, H, W)
