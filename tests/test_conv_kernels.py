@@ -96,7 +96,7 @@ def test_each_way_is_tested():
     rng = np.random.default_rng(0)
     assert all(KERNELS[0].winograd_pays(*draw(rng, winograd=True)) for _ in range(20))
     plans = [interpreted.plan(*draw(rng, bands=bands), 4) for bands in [True] * 20 + [False] * 60]
-    assert all(0 < g.strips and g.high < g.Ho for g in plans[:20]) and {bool(g.pairs) for g in plans[:20]} == {True, False}
+    assert all(0 < g.strips and g.high < g.Ho for g in plans[:20]) and {bool(g.fours) for g in plans[:20]} == {True, False}
     assert {g.strips > 0 for g in plans[20:]} == {True, False}
     small = [interpreted.plan(*shapes, 4) for shapes in SMALL]
     assert not any(g.strips for g in small) and {g.images for g in small} >= {1, 2, 13, 40}

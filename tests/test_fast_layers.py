@@ -85,7 +85,7 @@ def test_convolution_agrees_with_the_loops(seed):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_convolution_of_wide_images_agrees_with_numpy(seed):
-    "Strips of results, and for large filters pairs of rows."
+    "Strips of results, and for large filters four rows at once."
     rng = np.random.default_rng(seed)
     dtype = (np.float32, np.float64)[seed % 2]
     (N, C, F), (HH, WW), S, P = rng.integers(1, (4, 20, 40)), rng.integers(1, 12, 2), int(rng.choice([1, 1, 1, 2, 3, 4])), int(rng.integers(0, 6))

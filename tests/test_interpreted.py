@@ -38,7 +38,7 @@ def dtype(request, monkeypatch):
 @pytest.mark.parametrize("way, x_shape, w_shape, S, P", [
     ("windows", (3, 2, 6, 7), (9, 2, 3, 2), 2, 1), ("windows", (2, 3, 5, 4), (2, 3, 2, 3), 1, 2), ("windows", (1, 25, 2, 2), (64, 25, 2, 2), 1, 0),
     ("windows", (1, 1, 9, 8), (6, 1, 2, 2), 3, 0),
-    ("strips", (1, 2, 6, 20), (7, 2, 3, 3), 1, 1), ("strips", (1, 1, 5, 17), (3, 1, 3, 2), 2, 1), ("pairs", (1, 4, 3, 10), (6, 4, 5, 5), 1, 2), ("pointwise", (2, 7, 5, 4), (18, 7, 1, 1), 1, 0),
+    ("strips", (1, 2, 6, 20), (7, 2, 3, 3), 1, 1), ("strips", (1, 1, 5, 17), (3, 1, 3, 2), 2, 1), ("four rows", (1, 4, 5, 10), (6, 4, 5, 5), 1, 2), ("four rows", (1, 2, 10, 12), (5, 2, 7, 8), 1, 0), ("pointwise", (2, 7, 5, 4), (18, 7, 1, 1), 1, 0),
     ("winograd", (3, 3, 5, 5), (5, 3, 3, 3), 1, 1), ("winograd", (1, 9, 4, 4), (18, 9, 3, 3), 1, 0)])
 def test_convolution(way, x_shape, w_shape, S, P, dtype, monkeypatch):
     monkeypatch.setattr(conv_kernels, "winograd_pays", lambda *_: way == "winograd")
