@@ -87,7 +87,7 @@ def offsets(*axes):
     for count, step in axes: total = (total[:, None] + np.arange(count) * step).ravel()
     return np.append(total, np.full(6, total.max(initial=0), np.intp))
 
-# %% ../nbs/09b_conv_kernels.ipynb #bc7ec9ba
+# %% ../nbs/09b_conv_kernels.ipynb #ff01c63d
 @cython.cclass
 class Plan:
     "The sizes of one convolution, and where things lie in memory."
@@ -123,7 +123,6 @@ class Plan:
     v_plane: Int; m_plane: Int; y_plane: Int  # numbers in one of 16 planes of transformed input, product, dout
     d_pixels: Int; Cr: Int
     x_rows: cython.pointer(Int); y_rows: cython.pointer(Int); features: cython.pointer(Int)  # affine layer: of pictures in x and dout, of columns in x
-    width: Int                     # columns of the output worked on at once
     t_rows: cython.pointer(Int)    # of transformed tiles
     keep: list
 
@@ -155,7 +154,6 @@ class Plan:
         self.d_places = self.table(offsets((self.images, self.pixels), (self.Ho, self.S * row), (self.Wo, self.S * self.C)))
         self.d_rows = self.table(offsets((self.images * self.d_band, self.d_pitch)))
         self.w_rows = self.table(offsets((self.F, self.K)))
-        self.width = 256
         self.x_rows, self.y_rows, self.features = self.table(offsets((self.N, self.C))), self.table(offsets((self.N, self.F))), self.table(offsets((self.C, 1)))
         self.for_strips()
 
@@ -1058,7 +1056,7 @@ def finish_dw(sums: cython.pointer(Real), parts: Int, g: Plan, dw: cython.pointe
             f += g.lanes
     transpose(wt + 9 * c0 * g.Fp, 9 * (c1 - c0), g.F, g.Fp, dw + 9 * c0, 9 * g.C, g)
 
-# %% ../nbs/09b_conv_kernels.ipynb #578fc520
+# %% ../nbs/09b_conv_kernels.ipynb #69a5893c
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -1073,42 +1071,45 @@ def copy_block(b: cython.pointer(Real), pitch: Int, turned: cython.bint, depth: 
         for k in range(depth):
             f = 0
             while f < columns:
-                copy_every(1, b + k * pitch + f, block + f * depth + k * W, min(W, columns - f))
+                copy_row(b + k * pitch + f, block + f * depth + k * W, min(W, columns - f))
                 f += W
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def multiply(a: cython.pointer(Real), rows: cython.pointer(Int), steps: cython.pointer(Int), M: Int, K: Int, b: cython.pointer(Real), pitch: Int, turned: cython.bint,
-             J: Int, width: Int, bias: cython.pointer(Real), out: cython.pointer(Real), g: Plan, block: cython.pointer(Real), i0: Int, i1: Int) -> cython.void:
-    "Items i0 to i1 - 1 of out (M, J): an item is up to `width` columns of 96 rows. Zeros follow the J biases."
+             J: Int, width: Int, parts: Int, bias: cython.pointer(Real), out: cython.pointer(Real), g: Plan, block: cython.pointer(Real), i0: Int, i1: Int) -> cython.void:
+    "Items i0 to i1 - 1 of `parts` matrices (M, J), whose sum is out: an item is up to `width` columns of 96 rows of one of them. Zeros follow the J biases."
     sums = block + 49152
     groups = (J + width - 1) // width
     for i in range(i0, i1):
-        m0, j0 = i // groups * 96, i % groups * width
+        part, m0, j0 = i % parts, i // parts // groups * 96, i // parts % groups * width
         height, columns, W = min(96, M - m0), min(width, J - j0), g.widest
         while W > g.lanes and W // 2 >= columns: W //= 2
-        copy_block(bias + j0, 0, False, height + 6, columns, sums, W, g)
-        k: Int = 0
-        while k < K:
-            depth = min(768 if turned else 96, K - k)
+        first, end, corner = K * part // parts, K * (part + 1) // parts, out + (part * M + m0) * J + j0
+        start = bias + (J if part else j0)
+        k: Int = first
+        while k < end:
+            depth = min(768 if turned else 96, end - k)
             copy_block(b + (j0 * pitch + k if turned else k * pitch + j0), pitch, turned, depth, columns, block, W, g)
             f: Int = 0
             while f < columns:
                 l: Int = 0
                 while l < depth:
                     for m in range(0, height, 6):
-                        corner = sums + f * (height + 6) + m * W
-                        tile_of(W, a, rows + m0 + m, steps + k + l, min(96, depth - l), block + f * depth + l * W, W, corner, W, corner, W)
+                        beside = sums + f * (height + 6) + m * W
+                        whole: cython.bint = k + l + 96 >= end and m + 6 <= height and f + W <= columns
+                        tile_of(W, a, rows + m0 + m, steps + k + l, min(96, depth - l), block + f * depth + l * W, W,
+                                start + f if k + l == first else beside, 0 if k + l == first else W, corner + m * J + f if whole else beside, J if whole else W)
                     l += 96
                 f += W
             k += depth
         f = 0
         while f < columns:
-            for m in range(height): copy_every(1, sums + f * (height + 6) + m * W, out + (m0 + m) * J + j0 + f, min(W, columns - f))
+            for m in range(height // 6 * 6 if f + W <= columns else 0, height): copy_row(sums + f * (height + 6) + m * W, corner + m * J + f, min(W, columns - f))
             f += W
 
-# %% ../nbs/09b_conv_kernels.ipynb #7c87f70e
+# %% ../nbs/09b_conv_kernels.ipynb #9059c6e9
 FORWARD, POINTWISE, POINTWISE_BACK, BACKWARD, BACKWARD_W, WINOGRAD, WINOGRAD_W, PACK, PACK_ROTATED, FINISH, PACK_FILTERS, PACK_WINDOWS, STRIPS, PACK_TAPS, AFFINE, AFFINE_DX, AFFINE_DW = range(17)
 
 @cython.cfunc
@@ -1136,9 +1137,9 @@ def run(stage: Int, g: Plan, x: Real[::1], w: Real[::1], out: Real[::1], dout: R
         elif stage == 11: pack_windows(pw, g, po, room)
         elif stage == 12: fine = forward_strips(px, pw, ps, po, g, room, i0, i1)
         elif stage == 13: pack_taps(pw, g, po)
-        elif stage == 14: multiply(px, g.x_rows, g.ramp, g.N, g.C, pw, g.F, False, g.F, g.width, ps, po, g, room, i0, i1)
-        elif stage == 15: multiply(pd, g.y_rows, g.ramp, g.N, g.F, pw, g.F, True, g.C, g.widest, ps, po, g, room, i0, i1)
-        else: multiply(px, g.features, g.x_rows, g.C, g.N, pd, g.F, False, g.F, 512, ps, po, g, room, i0, i1)
+        elif stage == 14: multiply(px, g.x_rows, g.ramp, g.N, g.C, pw, g.F, False, g.F, 512, parts, ps, po, g, room, i0, i1)
+        elif stage == 15: multiply(pd, g.y_rows, g.ramp, g.N, g.F, pw, g.F, True, g.C, g.widest, 1, ps, po, g, room, i0, i1)
+        else: multiply(px, g.features, g.x_rows, g.C, g.N, pd, g.F, False, g.F, 512, 1, ps, po, g, room, i0, i1)
     return fine
 
 # %% ../nbs/09b_conv_kernels.ipynb #8017054e
@@ -1281,7 +1282,7 @@ def conv_backward(dout, x, w, stride, pad, need_dx=True, parallel=in_turn, threa
     dw = sums.sum(axis=0).reshape(-1, g.Fp)[:g.K, :g.F].T
     return dx, np.ascontiguousarray(dw).reshape(w.shape), db
 
-# %% ../nbs/09b_conv_kernels.ipynb #edd9660c
+# %% ../nbs/09b_conv_kernels.ipynb #6a777f13
 def affine_layer(x, w, parallel, threads):
     "An affine layer as a convolution."
     return Layer(x.reshape(*x.shape, 1, 1), (*w.shape[::-1], 1, 1), 1, 0, parallel, threads)
@@ -1294,10 +1295,11 @@ def items(rows, columns, width, work):
 def affine_forward(x, w, b, parallel=in_turn, threads=1):
     "x w + b for matrices: arrays checked, contiguous and of one dtype."
     (N, D), M, layer = x.shape, len(b), affine_layer(x, w, parallel, threads)
-    g: Plan = layer.g
-    out, biases = empty((N, M), x.dtype), np.append(b, np.zeros(512, b.dtype))
-    layer.share(AFFINE, *items(N, M, g.width, D), x=x, w=w, sums=biases, out=out)
-    return out
+    count, grain = items(N, M, 512, D)
+    layer.parts = max(1, min(D // 1024, 4 * threads // max(1, count))) if threads > 1 else 1
+    out, biases = empty((layer.parts, N, M), x.dtype), np.append(b, np.zeros(M + 512, b.dtype))
+    layer.share(AFFINE, count * layer.parts, max(1, grain // layer.parts), x=x, w=w, sums=biases, out=out)
+    return out.sum(axis=0) if layer.parts > 1 else out[0]
 
 def affine_backward(dout, x, w, parallel=in_turn, threads=1):
     "dx and dw of `affine_forward`."
