@@ -87,7 +87,7 @@ def offsets(*axes):
     for count, step in axes: total = (total[:, None] + np.arange(count) * step).ravel()
     return np.append(total, np.full(6, total.max(initial=0), np.intp))
 
-# %% ../nbs/09b_conv_kernels.ipynb #ff01c63d
+# %% ../nbs/09b_conv_kernels.ipynb #43c0bfd6
 @cython.cclass
 class Plan:
     "The sizes of one convolution, and where things lie in memory."
@@ -206,7 +206,7 @@ class Plan:
         self.th, self.tw = (self.Ho + 1) // 2, (self.Wo + 1) // 2
         self.Hp, self.Wp = 2 * self.th + 2, 2 * self.tw + 2
         self.pixels, self.d_pixels = self.Hp * self.Wp * self.Cp, 4 * self.th * self.tw * self.Fp
-        self.band = max(1, min(96, max(48, 12288 // self.C)) // self.tw)
+        self.band = max(1, min(96, max(48, 12288 // (self.C + self.F))) // self.tw)
         self.group = (self.band + self.th - 1) // self.th
         tiles = round_up(self.band * self.tw, 6)
         self.v_plane, self.m_plane = tiles * self.Cp + self.lanes, tiles * self.widest + self.lanes

@@ -263,26 +263,26 @@ def unnorm_sets(dout: cython.const[T][::1], x: cython.const[T][::1], gamma: cyth
                 c = a // max(1, HW) % C
                 combine(dout, x, dx, a, HW, mean[n], gamma[c] / s, -across / (s*s*max(1, parts*HW)), -along / (s*max(1, parts*HW)))
 
-# %% ../nbs/09c_layer_kernels.ipynb #48315cd2
-def norm_forward(x, gamma, beta, G, eps, mean, var, parallel):
-    "Batch norm (G = None) or group norm of contiguous images. Computes mean and variance of each set where `mean` is None. Returns out, mean, var."
+# %% ../nbs/09c_layer_kernels.ipynb #8c236a9a
+def norm_forward(x, out, gamma, beta, G, eps, mean, var, parallel):
+    "Batch norm (G = None) or group norm of contiguous images, into `out`. Computes mean and variance of each set where `mean` is None. Returns mean, var."
     N, C, HW = x.shape[0], x.shape[1], x.shape[2]*x.shape[3]
     count, parts, step, span = segments(N, C, HW, G)
-    train, out = mean is None, np.empty_like(x)
+    train = mean is None
     if train: mean, var = np.zeros(count), np.zeros(count)
     args = x.reshape(-1), gamma, beta, out.reshape(-1), mean, var, C, HW, parts, step, span, eps, train
     parallel(lambda n0, n1, slot: norm_sets(*args, n0, n1), count, grain(parts*HW*x.itemsize))
-    return out, mean, var
+    return mean, var
 
-# %% ../nbs/09c_layer_kernels.ipynb #872ab5a4
-def norm_backward(dout, x, gamma, G, eps, mean, var, train, parallel):
-    "The gradients of `norm_forward`: dx, dgamma, dbeta."
+# %% ../nbs/09c_layer_kernels.ipynb #4f58c97c
+def norm_backward(dout, x, dx, gamma, G, eps, mean, var, train, parallel):
+    "The gradients of `norm_forward`: fills dx, returns dgamma, dbeta."
     N, C, HW = x.shape[0], x.shape[1], x.shape[2]*x.shape[3]
     count, parts, step, span = segments(N, C, HW, G)
-    dx, sums, products = np.empty_like(x), np.zeros((N, C)), np.zeros((N, C))
+    sums, products = np.zeros((N, C)), np.zeros((N, C))
     args = dout.reshape(-1), x.reshape(-1), gamma, dx.reshape(-1), mean, var, sums.reshape(-1), products.reshape(-1), C, HW, parts, step, span, eps, train
     parallel(lambda n0, n1, slot: unnorm_sets(*args, n0, n1), count, grain(2*parts*HW*x.itemsize))
-    return dx, products.sum(0).astype(x.dtype), sums.sum(0).astype(x.dtype)
+    return products.sum(0).astype(x.dtype), sums.sum(0).astype(x.dtype)
 
 # %% ../nbs/09c_layer_kernels.ipynb #70a9fcdc
 def relu_gradient(dout: cython.const[T][::1], x: cython.const[T][::1], dx: T[::1], n0: cython.Py_ssize_t, n1: cython.Py_ssize_t):
