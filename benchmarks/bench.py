@@ -1,12 +1,13 @@
 """Every fast layer beside NumPy, PyTorch and the naive loops, in one run.
 
-    python benchmarks/bench.py [--cases c1 v2 pool_A …] [--rounds 15] [--torch-python PATH] [--out benchmarks/results]
+    python benchmarks/bench.py [--cases c1 v2 pool_A …] [--visits 3] [--rounds 5] [--torch-python PATH] [--out benchmarks/results]
 
 Each implementation runs in a process of its own, one for each number of threads. All are alive at once and take turns, a few calls
-at a time, so that whatever else the machine does hits all of them alike. Only ratios taken from one run mean anything. A turn begins
-with a pause, because the threads of the one before may still spin, and a call that does not count. All processes start with the C
-library told to keep freed memory (MALLOC_*; it ignores a first threshold above 32 MB), without which PyTorch is up to three times
-slower on some cases.
+at a time, so that whatever else the machine does hits all of them alike. Each case is visited several times, minutes apart, because
+others may take a core of the machine for longer than one visit. Only ratios taken from one run mean anything. A turn begins with a
+pause, because the threads of the one before may still spin, and a call that does not count. All processes start with the C library
+told to keep freed memory (MALLOC_*; it ignores a first threshold above 32 MB), without which PyTorch is up to three times slower on
+some cases.
 Writes OUT.json, OUT-ratios.png and OUT-roofline.png, and prints a table.
 """
 import argparse
@@ -239,14 +240,24 @@ def takes(worker, case):
     return worker.kind.startswith("torch") or case != "step/adam_fused/both/float32"
 
 
-def measure(case, workers, rounds, budget=.02):
-    "Interleaved: each round, each worker makes as many calls as fit into the budget. Times of each worker, in milliseconds."
-    times = {w.name: w.time(case, 1) for w in workers}
-    calls = {name: max(1, min(30, int(budget / t[0]))) for name, t in times.items()}
-    again = [w for w in workers if w.kind != "naive" and not case.startswith("epoch")]
+def measured_once(worker, case):
+    "Is it so slow that one visit has to do?"
+    return worker.kind == "naive" or case.startswith("epoch")
+
+
+def visit(case, workers, rounds, taken, budget=.02):
+    "Interleaved: each round, each worker makes as many calls as fit into the budget. Adds the times of each worker to `taken`, in seconds."
+    workers = [w for w in workers if takes(w, case) and not (w.name in taken and measured_once(w, case))]
+    first = {w.name: w.time(case, 1) for w in workers}
+    for name, times in first.items(): taken.setdefault(name, []).extend(times)
     for _ in range(rounds):
-        for w in again: times[w.name] += w.time(case, calls[w.name])
-    return {name: {"median": 1e3 * median(t), "min": 1e3 * min(t), "calls": len(t)} for name, t in times.items()}
+        for w in workers:
+            if not measured_once(w, case): taken[w.name] += w.time(case, max(1, min(30, int(budget / first[w.name][0]))))
+
+
+def summary(times):
+    "Of times in seconds; the result is in milliseconds."
+    return {"median": 1e3 * median(times), "min": 1e3 * min(times), "calls": len(times)}
 
 
 def measure_ceilings(workers, best):
@@ -331,7 +342,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--cases", nargs="*", default=[""], help="only cases whose name contains one of these, such as conv/v1 or pool")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--visits", type=int, default=3, help="how often to come back to each case")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each implementation at a visit")
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--only", nargs="*", help="only these implementations: ours, torch, torch-last, numpy, naive, ours-avx2, torch-avx2")
     parser.add_argument("--torch-python", default=os.environ.get("TORCH_PYTHON", sys.executable), help="a Python that has PyTorch, if this one has not (or set TORCH_PYTHON)")
@@ -354,10 +366,12 @@ def main():
     for p in busy: atexit.register(p.kill)
     results = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "busy": args.busy, "date": time.strftime("%Y-%m-%d"), "ceilings": {}, "cases": {}}
     measure_ceilings(workers, results["ceilings"])
-    for case in all_cases():
-        if any(part in case for part in args.cases):
-            results["cases"][case] = measure(case, [w for w in workers if takes(w, case)], args.rounds)
-            print(case, {n: round(t["median"], 3) for n, t in results["cases"][case].items()}, flush=True)
+    cases = {case: {} for case in all_cases() if any(part in case for part in args.cases)}
+    for n in range(args.visits):
+        for case, taken in cases.items():
+            visit(case, workers, args.rounds, taken)
+            print(f"{n + 1}/{args.visits}", case, {name: round(1e3 * median(times), 3) for name, times in taken.items()}, flush=True)
+    results["cases"] = {case: {name: summary(times) for name, times in taken.items()} for case, taken in cases.items()}
     for w in workers:
         if w.kind != "ours": w.close()  # threads that spin while they wait would lower the ceilings
     ours = [w for w in workers if w.kind == "ours"]
