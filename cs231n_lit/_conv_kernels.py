@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['Real', 'Int', 'VECTOR_BYTES', 'FOURS', 'FORWARD', 'POINTWISE', 'POINTWISE_BACK', 'BACKWARD', 'BACKWARD_W', 'WINOGRAD',
            'WINOGRAD_W', 'PACK', 'PACK_ROTATED', 'FINISH', 'PACK_FILTERS', 'PACK_WINDOWS', 'STRIPS', 'PACK_TAPS',
-           'AFFINE', 'AFFINE_DX', 'AFFINE_DW', 'plan', 'Pointer', 'tile', 'tile_of', 'round_up', 'offsets', 'Plan',
-           'panel_width', 'product', 'shuffle', 'transpose_block', 'transpose_at', 'transpose', 'zero', 'pad_planes',
-           'pack_filters', 'forward', 'copy_every', 'copy_row', 'pad_band', 'split', 'strip_tile', 'strip_shapes',
-           'strip_tile_of', 'rows_at', 'transform_rows', 'pack_taps', 'combine', 'finite', 'strips_product',
-           'forward_strips', 'pointwise', 'pointwise_images', 'add_dw', 'add_db', 'add_windows', 'add_dx', 'store_dx',
-           'pack_windows', 'backward', 'transform_patch', 'pad_pixels', 'transform_images', 'transform_filter',
-           'pack_winograd', 'inverse_patch', 'inverse_images', 'store_rows', 'winograd', 'spread_patch',
-           'spread_images', 'winograd_dw', 'gather_filter', 'finish_dw', 'copy_block', 'multiply', 'at', 'run',
-           'aligned', 'scratch_space', 'in_turn', 'Layer', 'empty', 'packed', 'winograd_pays', 'winograd_images',
+           'AFFINE', 'AFFINE_DX', 'AFFINE_DW', 'plan', 'ALONE', 'CHUNK', 'Pointer', 'tile', 'tile_of', 'round_up',
+           'offsets', 'Plan', 'panel_width', 'product', 'shuffle', 'transpose_block', 'transpose_at', 'transpose',
+           'zero', 'pad_planes', 'pack_filters', 'forward', 'copy_every', 'copy_row', 'pad_band', 'split', 'strip_tile',
+           'strip_shapes', 'strip_tile_of', 'rows_at', 'transform_rows', 'pack_taps', 'combine', 'finite',
+           'strips_product', 'forward_strips', 'pointwise', 'pointwise_images', 'add_dw', 'add_db', 'add_windows',
+           'add_dx', 'store_dx', 'pack_windows', 'backward', 'transform_patch', 'pad_pixels', 'transform_images',
+           'transform_filter', 'pack_winograd', 'inverse_patch', 'inverse_images', 'store_rows', 'winograd',
+           'spread_patch', 'spread_images', 'winograd_dw', 'gather_filter', 'finish_dw', 'copy_block', 'multiply', 'at',
+           'run', 'aligned', 'scratch_space', 'in_turn', 'Layer', 'empty', 'packed', 'winograd_pays', 'winograd_images',
            'conv_forward', 'strip_images', 'is_pointwise', 'winograd_backward', 'conv_backward', 'affine_layer',
            'items', 'affine_forward', 'affine_backward']
 
@@ -476,7 +476,7 @@ def rows_at(f: Int, F: Int) -> Int:
 # %% ../nbs/09b_conv_kernels.ipynb #9159f969
 FOURS = (4, 0, 0, (15, 0, 0)), (0, 1, 0, (-5, -5, -5)), (1, 2, 0, (5, -5, 5)), (2, 3, 0, (1, 2, 4)), (3, 4, 0, (-16, 8, -4)), (7, 0, 1, (0, 0, 15))
 
-# %% ../nbs/09b_conv_kernels.ipynb #d2440773
+# %% ../nbs/09b_conv_kernels.ipynb #2e571f1d
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -578,7 +578,7 @@ def strips_product(taps: cython.pointer(Real), bias: cython.pointer(Real), parts
             if g.F < 5:  # rows that nobody needs go to a spare place
                 strip_tile_of(R, g, taps, g.Kt, parts, g.lines, starts, bias, spare, n, g.beside)
                 for i in range(g.F):
-                    for v in range(g.abreast): copy_every(1, spare + i * n + v * g.strip, out + i * g.Q + ends[v], g.strip)
+                    for v in range(g.abreast): copy_row(spare + i * n + v * g.strip, out + i * g.Q + ends[v], g.strip)
             elif g.fours:
                 for r in range(4):
                     k = g.cuts[r]
@@ -1161,12 +1161,14 @@ def scratch_space(n, dtype):
         if nbytes <= 1 << 24: _own.room = room
     return room[:nbytes].view(dtype)
 
-# %% ../nbs/09b_conv_kernels.ipynb #5e199d5b
+# %% ../nbs/09b_conv_kernels.ipynb #6e9f8028
 plan = lru_cache(64)(Plan)
 
 def in_turn(task, count, grain=1):
     "What `parallel` is without threads."
     task(0, count, 0)
+
+ALONE, CHUNK = 12_000_000, 1_000_000  # multiply-adds: a call of fewer ends before a second thread is awake; enough for a chunk
 
 class Layer:
     "One call: its plan, its arrays and its threads."
@@ -1191,10 +1193,10 @@ class Layer:
         return all(fine)
 
     def grain(self):
-        "Images that are worth a chunk: a million multiply-adds, or all of them if that makes less than 12 million, which end before a second thread is awake."
+        "Images that are worth a chunk, or all of them if the call is over before a second thread is awake."
         g: Plan = self.g
         work = max(1, g.Q * g.K * g.F)
-        return max(1, self.N) if self.N * work < 12_000_000 else max(1 + 1_000_000 // work, min(g.images, self.N // self.threads))
+        return max(1, self.N) if self.N * work < ALONE else max(1 + CHUNK // work, min(g.images, self.N // self.threads))
 
     def total(self, stage, size, **arrays):
         "Sums over images: each part of the images has its own, so that the result does not depend on who was faster."
@@ -1282,23 +1284,22 @@ def conv_backward(dout, x, w, stride, pad, need_dx=True, parallel=in_turn, threa
     dw = sums.sum(axis=0).reshape(-1, g.Fp)[:g.K, :g.F].T
     return dx, np.ascontiguousarray(dw).reshape(w.shape), db
 
-# %% ../nbs/09b_conv_kernels.ipynb #6a777f13
+# %% ../nbs/09b_conv_kernels.ipynb #666a0e85
 def affine_layer(x, w, parallel, threads):
     "An affine layer as a convolution."
     return Layer(x.reshape(*x.shape, 1, 1), (*w.shape[::-1], 1, 1), 1, 0, parallel, threads)
 
-def items(rows, columns, width, work):
+def items(rows, columns, width, work, parts=1):
     "Items of a product for `multiply`, and how many of them are worth a chunk; `work` is the number of multiply-adds in an element."
-    count = (rows + 95) // 96 * ((columns + width - 1) // width)
-    return count, count if rows * columns * work < 12_000_000 else max(1, 1_000_000 // (96 * width * max(1, work)))
+    count = (rows + 95) // 96 * ((columns + width - 1) // width) * parts
+    return count, count if rows * columns * work < ALONE else max(1, CHUNK * parts // (96 * width * max(1, work)))
 
 def affine_forward(x, w, b, parallel=in_turn, threads=1):
     "x w + b for matrices: arrays checked, contiguous and of one dtype."
     (N, D), M, layer = x.shape, len(b), affine_layer(x, w, parallel, threads)
-    count, grain = items(N, M, 512, D)
-    layer.parts = max(1, min(D // 1024, 4 * threads // max(1, count))) if threads > 1 else 1
+    if threads > 1: layer.parts = max(1, min(D // 1024, 4 * threads // max(1, items(N, M, 512, D)[0])))
     out, biases = empty((layer.parts, N, M), x.dtype), np.append(b, np.zeros(M + 512, b.dtype))
-    layer.share(AFFINE, count * layer.parts, max(1, grain // layer.parts), x=x, w=w, sums=biases, out=out)
+    layer.share(AFFINE, *items(N, M, 512, D, layer.parts), x=x, w=w, sums=biases, out=out)
     return out.sum(axis=0) if layer.parts > 1 else out[0]
 
 def affine_backward(dout, x, w, parallel=in_turn, threads=1):
