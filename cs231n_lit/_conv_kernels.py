@@ -87,7 +87,7 @@ def offsets(*axes):
     for count, step in axes: total = (total[:, None] + np.arange(count) * step).ravel()
     return np.append(total, np.full(6, total.max(initial=0), np.intp))
 
-# %% ../nbs/09b_conv_kernels.ipynb #43c0bfd6
+# %% ../nbs/09b_conv_kernels.ipynb #a700be0c
 @cython.cclass
 class Plan:
     "The sizes of one convolution, and where things lie in memory."
@@ -98,14 +98,14 @@ class Plan:
     plane: Int; planes: Int        # numbers in one padded plane (Hp, Wp), and in an image of them
     pixels: Int                    # numbers in one padded image (Hp, Wp, C)
     d_pitch: Int                   # numbers in a row of dout with the filters innermost
-    images: Int                    # worked on together, if they are small
+    images: Int                    # worked on together, if they are small: up to 192 places
     chunk: Int; d_chunk: Int       # places worked on at once: forward, and for dx
     d_band: Int                    # places of an image's dout that are turned around at once: 512 KB in float32
     places: cython.pointer(Int)    # of windows in padded planes
     taps: cython.pointer(Int)      # of a window's numbers in padded planes
     d_places: cython.pointer(Int)  # of windows in padded pixels
     d_rows: cython.pointer(Int)    # of rows of dout with the filters innermost
-    w_rows: cython.pointer(Int)    # of filters in w
+    w_rows: cython.pointer(Int); c_rows: cython.pointer(Int)  # of filters in w, of channels in w turned around
     ramp: cython.pointer(Int)      # 0, 1, 2, ...
     strip: Int; abreast: Int; strips: Int     # strips: places in one, strips in a tile, strips of a band (0: they do not pay)
     fours: cython.bint             # are four rows of results worked out together?
@@ -145,7 +145,7 @@ class Plan:
         row = self.Wp * self.C
         self.plane = round_up(self.Hp * self.Wp, 32) + 16  # no large power of two: those fall on the same lines of the cache
         self.planes, self.pixels = self.C * self.plane, round_up(self.Hp * row, 16)
-        self.images = max(1, min(self.N, 96 // max(1, self.Q), (1 << 18) // self.planes))
+        self.images = max(1, min(self.N, 192 // max(1, self.Q), (1 << 18) // self.planes))
         self.chunk, self.d_chunk = 96, 6 * max(1, min(16, 5460 // self.Kp))
         self.d_pitch = self.Fp + (self.lanes if self.Fp % (2 * self.lanes) == 0 else 0)
         self.d_band = min(self.Q, max(1, (1 << 17) // (96 * self.d_pitch)) * 96)
@@ -153,7 +153,7 @@ class Plan:
         self.taps = self.table(offsets((self.C, self.plane), (self.HH, self.Wp), (self.WW, 1)))
         self.d_places = self.table(offsets((self.images, self.pixels), (self.Ho, self.S * row), (self.Wo, self.S * self.C)))
         self.d_rows = self.table(offsets((self.images * self.d_band, self.d_pitch)))
-        self.w_rows = self.table(offsets((self.F, self.K)))
+        self.w_rows, self.c_rows = self.table(offsets((self.F, self.K))), self.table(offsets((self.C, self.F)))
         self.x_rows, self.y_rows, self.features = self.table(offsets((self.N, self.C))), self.table(offsets((self.N, self.F))), self.table(offsets((self.C, 1)))
         self.for_strips()
 
@@ -223,11 +223,13 @@ class Plan:
         "Numbers of work space that one thread needs for a stage."
         if stage == WINOGRAD: return self.group * self.pixels + 16 * self.v_plane + 22 * self.m_plane
         if stage == WINOGRAD_W: return self.group * (self.pixels + self.d_pixels) + 16 * (self.v_plane + self.y_plane)
-        if stage in (POINTWISE, POINTWISE_BACK): return max(self.C, self.F) * 9 * self.widest
+        if stage == POINTWISE: return self.C * 8 * self.widest
         if stage in (AFFINE, AFFINE_DX, AFFINE_DW): return 49152 + 102 * 512
         if stage == STRIPS: return (5 if self.fours else 2 * self.S) * self.sheet + 24 * self.abreast * self.strip
-        if stage == FORWARD: return self.images * self.planes + (self.chunk + 6) * self.Fp
-        if stage in (BACKWARD, BACKWARD_W): return self.images * (self.planes + self.pixels) + (self.images * self.d_band + 6) * self.d_pitch + (self.d_chunk + 6) * self.Kp
+        if stage == FORWARD: return self.images * self.planes + (2 * self.chunk + 6) * self.Fp
+        if stage in (POINTWISE_BACK, BACKWARD, BACKWARD_W):
+            sheet = self.F * 8 * self.widest if stage == POINTWISE_BACK else (self.d_chunk + 6) * self.Kp
+            return self.images * (self.planes + self.pixels) + (self.images * self.d_band + 6) * self.d_pitch + sheet
         return self.K  # for packing
 
 # %% ../nbs/09b_conv_kernels.ipynb #72b197f5
@@ -613,19 +615,18 @@ def forward_strips(x: cython.pointer(Real), taps: cython.pointer(Real), bias: cy
         if g.fours and not finite(out + n * g.F * g.Q, g.F * g.Q): fine = False
     return fine
 
-# %% ../nbs/09b_conv_kernels.ipynb #603d1519
+# %% ../nbs/09b_conv_kernels.ipynb #6a0f1bd0
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def pointwise(w: cython.pointer(Real), rows: cython.pointer(Int), M: Int, steps: cython.pointer(Int), K: Int,
-              x: cython.pointer(Real), bias: cython.pointer(Real), out: cython.pointer(Real), g: Plan, panels: cython.pointer(Real)) -> cython.void:
-    "out[m, q] = bias[m] + sum over k of w[rows[m] + steps[k]] * x[k, q]; bias[m] is there `widest` times."
-    q0: Int = 0
-    while q0 < g.Q:
-        end = min(q0 + 8 * g.widest, g.Q)
+def pointwise(w: cython.pointer(Real), rows: cython.pointer(Int), M: Int, K: Int, x: cython.pointer(Real), bias: cython.pointer(Real),
+              out: cython.pointer(Real), q0: Int, q1: Int, g: Plan, panels: cython.pointer(Real)) -> cython.void:
+    "out[m, q] = bias[m] + sum over k of w[rows[m] + k] * x[k, q] for q from q0 to q1 - 1; bias[m] is there `widest` times."
+    while q0 < q1:
+        end = min(q0 + 8 * g.widest, q1)
         q: Int = q0
         while q < end:
-            W = panel_width(g.Q - q, g)
+            W = panel_width(q1 - q, g)
             for k in range(K):
                 for j in range(W): panels[(q - q0) * K + k * W + j] = x[k * g.Q + min(q, g.Q - W) + j]
             q += W
@@ -633,8 +634,8 @@ def pointwise(w: cython.pointer(Real), rows: cython.pointer(Int), M: Int, steps:
             m = min(f, M - 6)
             q = q0
             while q < end:
-                W = panel_width(g.Q - q, g)
-                tile_of(W, w, rows + m, steps, K, panels + (q - q0) * K, W, bias + m * g.widest, g.widest,
+                W = panel_width(q1 - q, g)
+                tile_of(W, w, rows + m, g.ramp, K, panels + (q - q0) * K, W, bias + m * g.widest, g.widest,
                         out + m * g.Q + min(q, g.Q - W), g.Q)
                 q += W
         q0 = end
@@ -643,13 +644,11 @@ def pointwise(w: cython.pointer(Real), rows: cython.pointer(Int), M: Int, steps:
 @cython.nogil
 @cython.exceptval(check=False)
 def pointwise_images(x: cython.pointer(Real), w: cython.pointer(Real), bias: cython.pointer(Real), out: cython.pointer(Real), g: Plan,
-                     back: cython.bint, panels: cython.pointer(Real), n0: Int, n1: Int) -> cython.void:
-    "Images n0 to n1 - 1: out from x, or dx from dout."
-    for n in range(n0, n1):
-        if back: pointwise(w, g.ramp, g.C, g.w_rows, g.F, x + n * g.F * g.Q, bias, out + n * g.C * g.Q, g, panels)
-        else: pointwise(w, g.w_rows, g.F, g.ramp, g.C, x + n * g.C * g.Q, bias, out + n * g.F * g.Q, g, panels)
+                     panels: cython.pointer(Real), n0: Int, n1: Int) -> cython.void:
+    "Images n0 to n1 - 1."
+    for n in range(n0, n1): pointwise(w, g.w_rows, g.F, g.C, x + n * g.C * g.Q, bias, out + n * g.F * g.Q, 0, g.Q, g, panels)
 
-# %% ../nbs/09b_conv_kernels.ipynb #cf60c146
+# %% ../nbs/09b_conv_kernels.ipynb #880df4ba
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -657,7 +656,7 @@ def add_dw(planes: cython.pointer(Real), d: cython.pointer(Real), g: Plan, q0: I
     "Add to the gradient of w what M places contribute, from place q0 on; d holds their dout."
     q: Int = 0
     while q < M:
-        depth = min(96, M - q)
+        depth = min(192, M - q)
         f: Int = 0
         while f < g.Fp:
             W = panel_width(g.Fp - f, g)
@@ -667,21 +666,21 @@ def add_dw(planes: cython.pointer(Real), d: cython.pointer(Real), g: Plan, q0: I
             f += W
         q += depth
 
-# %% ../nbs/09b_conv_kernels.ipynb #6919d897
+# %% ../nbs/09b_conv_kernels.ipynb #051db484
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def add_db(dout: cython.pointer(Real), g: Plan, db: cython.pointer(cython.double)) -> cython.void:
-    "Add one image's share to the gradient of b."
+def add_db(dout: cython.pointer(Real), M: Int, g: Plan, db: cython.pointer(cython.double)) -> cython.void:
+    "Add to the gradient of b what M places of an image contribute."
     s: cython.double[16]
     if not cython.compiled: s = [0.] * 16
     for f in range(g.F):
         for j in range(16): s[j] = 0
         q: Int = 0
-        while q + 16 <= g.Q:
+        while q + 16 <= M:
             for j in range(16): s[j] += dout[q + j]
             q += 16
-        for j in range(g.Q - q): s[j] += dout[q + j]
+        for j in range(M - q): s[j] += dout[q + j]
         for j in range(16): db[f] = db[f] + s[j]
         dout = dout + g.Q
 
@@ -730,11 +729,11 @@ def pack_windows(w: cython.pointer(Real), g: Plan, panels: cython.pointer(Real),
             for j in range(min(W, g.K - k)): panels[k * g.F + f * W + j] = row[k + j]
             k += W
 
-# %% ../nbs/09b_conv_kernels.ipynb #1356881b
+# %% ../nbs/09b_conv_kernels.ipynb #bccc8f07
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def backward(x: cython.pointer(Real), dout: cython.pointer(Real), w: cython.pointer(Real), dx: cython.pointer(Real), need_dx: cython.bint,
+def backward(x: cython.pointer(Real), dout: cython.pointer(Real), w: cython.pointer(Real), dx: cython.pointer(Real), way: Int,  # to dx: 0 none, 1 windows, 2 pointwise
              sums: cython.pointer(Real), db: cython.pointer(cython.double), g: Plan, planes: cython.pointer(Real), n0: Int, n1: Int) -> cython.void:
     "Gradients of images n0 to n1 - 1."
     pixels = planes + g.images * g.planes
@@ -746,18 +745,20 @@ def backward(x: cython.pointer(Real), dout: cython.pointer(Real), w: cython.poin
     n: Int = n0
     while n < n1:
         count = min(g.images, n1 - n)
-        for i in range(count):
-            pad_planes(x + (n + i) * g.C * g.H * g.W, g, planes + i * g.planes)
-            add_db(dout + (n + i) * g.F * g.Q, g, db)
-        if need_dx: zero(pixels, count * g.pixels)
+        for i in range(count): pad_planes(x + (n + i) * g.C * g.H * g.W, g, planes + i * g.planes)
+        if way == 1: zero(pixels, count * g.pixels)
         q: Int = 0
         while q < g.Q:
-            M = min(g.d_band, g.Q - q)  # here, too
-            for i in range(count): transpose(dout + (n + i) * g.F * g.Q + q, g.F, M, g.Q, d + i * M * g.d_pitch, g.d_pitch, g)
+            M = min(g.d_band, g.Q - q)
+            for i in range(count):
+                image = dout + (n + i) * g.F * g.Q
+                add_db(image + q, M, g, db)
+                if way == 2: pointwise(w, g.c_rows, g.C, g.F, image, w + g.F * g.C, dx + (n + i) * g.C * g.Q, q, q + M, g, sheet)
+                transpose(image + q, g.F, M, g.Q, d + i * M * g.d_pitch, g.d_pitch, g)
             add_dw(planes, d, g, q, count * M, sums)
-            if need_dx: add_dx(d, w, g, q, count * M, pixels, sheet)
+            if way == 1: add_dx(d, w, g, q, count * M, pixels, sheet)
             q += M
-        if need_dx:
+        if way == 1:
             for i in range(count): store_dx(pixels + i * g.pixels, g, dx + (n + i) * g.C * g.H * g.W)
         n += count
 
@@ -978,7 +979,7 @@ def spread_images(d: cython.pointer(Real), g: Plan, u0: Int, u1: Int, y: cython.
                 f += g.lanes
             y = y + g.Fp
 
-# %% ../nbs/09b_conv_kernels.ipynb #a88b94a4
+# %% ../nbs/09b_conv_kernels.ipynb #8469e69e
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -996,7 +997,7 @@ def winograd_dw(x: cython.pointer(Real), dout: cython.pointer(Real), sums: cytho
         count = min(g.group, n1 - n)
         for i in range(count):
             pad_pixels(x + (n + i) * g.C * g.H * g.W, g, pixels + i * g.pixels)
-            add_db(dout + (n + i) * g.F * g.Q, g, db)
+            add_db(dout + (n + i) * g.F * g.Q, g.Q, g, db)
             for r in range(g.Ho):
                 transpose(dout + (n + i) * g.F * g.Q + r * g.Wo, g.F, g.Wo, g.Q, d + i * g.d_pixels + r * 2 * g.tw * g.Fp, g.Fp, g)
         u: Int = 0
@@ -1109,7 +1110,7 @@ def multiply(a: cython.pointer(Real), rows: cython.pointer(Int), steps: cython.p
             for m in range(height // 6 * 6 if f + W <= columns else 0, height): copy_row(sums + f * (height + 6) + m * W, corner + m * J + f, min(W, columns - f))
             f += W
 
-# %% ../nbs/09b_conv_kernels.ipynb #9059c6e9
+# %% ../nbs/09b_conv_kernels.ipynb #3b78f55f
 FORWARD, POINTWISE, POINTWISE_BACK, BACKWARD, BACKWARD_W, WINOGRAD, WINOGRAD_W, PACK, PACK_ROTATED, FINISH, PACK_FILTERS, PACK_WINDOWS, STRIPS, PACK_TAPS, AFFINE, AFFINE_DX, AFFINE_DW = range(17)
 
 @cython.cfunc
@@ -1124,10 +1125,10 @@ def run(stage: Int, g: Plan, x: Real[::1], w: Real[::1], out: Real[::1], dout: R
     fine: cython.bint = True
     with cython.nogil:
         if stage == 0: forward(px, pw, po, g, room, i0, i1)
-        elif stage == 1: pointwise_images(px, pw, ps, po, g, False, room, i0, i1)
-        elif stage == 2: pointwise_images(px, pw, ps, po, g, True, room, i0, i1)
-        elif stage == 3: backward(px, pd, pw, po, True, ps, pb, g, room, i0, i1)
-        elif stage == 4: backward(px, pd, pw, po, False, ps, pb, g, room, i0, i1)
+        elif stage == 1: pointwise_images(px, pw, ps, po, g, room, i0, i1)
+        elif stage == 2: backward(px, pd, pw, po, 2, ps, pb, g, room, i0, i1)
+        elif stage == 3: backward(px, pd, pw, po, 1, ps, pb, g, room, i0, i1)
+        elif stage == 4: backward(px, pd, pw, po, 0, ps, pb, g, room, i0, i1)
         elif stage == 5: fine = winograd(px, pw, po, g, room, i0, i1)
         elif stage == 6: winograd_dw(px, pd, ps, pb, g, room, i0, i1)
         elif stage == 7: pack_winograd(pw, False, g, po, room, i0, i1)
@@ -1258,7 +1259,7 @@ def strip_images(layer, x, w, b, out):
 
 def is_pointwise(g: Plan): return g.HH == g.WW == g.S == 1 and g.P == 0 and min(g.F, g.C) >= 6 and g.Q >= g.lanes
 
-# %% ../nbs/09b_conv_kernels.ipynb #4242d193
+# %% ../nbs/09b_conv_kernels.ipynb #8f7a4555
 def winograd_backward(dout, x, w, pad, need_dx, parallel, threads):
     "dx, dw and db by Winograd's way, or None if some of them is not finite."
     layer = Layer(x, w.shape, 1, pad, parallel, threads, True)
@@ -1277,10 +1278,10 @@ def conv_backward(dout, x, w, stride, pad, need_dx=True, parallel=in_turn, threa
     layer = Layer(x, w.shape, stride, pad, parallel, threads)
     g: Plan = layer.g
     dx = empty(x.shape, x.dtype) if need_dx else None
-    windows = need_dx and not is_pointwise(g)
-    arrays = dict(w=packed(layer, PACK_WINDOWS, w, g.Kp, g.F), out=dx) if windows else {}
-    sums, db = layer.total(BACKWARD if windows else BACKWARD_W, (g.K + 6) * g.Fp, x=x, dout=dout, **arrays)
-    if need_dx and not windows: layer.share(POINTWISE_BACK, g.N, layer.grain(), x=dout, w=w, sums=np.zeros(g.C * g.widest, x.dtype), out=dx)
+    if not need_dx: stage, arrays = BACKWARD_W, {}
+    elif is_pointwise(g): stage, arrays = POINTWISE_BACK, dict(w=np.append(w.reshape(g.F, g.C).T, np.zeros(g.C * g.widest, w.dtype)), out=dx)
+    else: stage, arrays = BACKWARD, dict(w=packed(layer, PACK_WINDOWS, w, g.Kp, g.F), out=dx)
+    sums, db = layer.total(stage, (g.K + 6) * g.Fp, x=x, dout=dout, **arrays)
     dw = sums.sum(axis=0).reshape(-1, g.Fp)[:g.K, :g.F].T
     return dx, np.ascontiguousarray(dw).reshape(w.shape), db
 
