@@ -1143,13 +1143,13 @@ def run(stage: Int, g: Plan, x: Real[::1], w: Real[::1], out: Real[::1], dout: R
         else: multiply(px, g.features, g.x_rows, g.C, g.N, pd, g.F, False, g.F, 512, 1, ps, po, g, room, i0, i1)
     return fine
 
-# %% ../nbs/09b_conv_kernels.ipynb #8017054e
+# %% ../nbs/09b_conv_kernels.ipynb #48eafb83
 _own = threading.local()
 
-def aligned(n, dtype):
-    "n new numbers that start on a line of the cache: vectors stored across two lines take twice the time."
-    numbers = np.empty(n + 64 // dtype.itemsize, dtype)
-    start = -numbers.ctypes.data % 64 // dtype.itemsize
+def aligned(n, dtype, unit=64):
+    "n new numbers that start on a multiple of `unit` bytes: vectors stored across two lines of the cache take twice the time."
+    numbers = np.empty(n + unit // dtype.itemsize, dtype)
+    start = -numbers.ctypes.data % unit // dtype.itemsize
     return numbers[start:start + n]
 
 def scratch_space(n, dtype):
@@ -1209,10 +1209,10 @@ class Layer:
         self.parallel(task, parts, 1)
         return sums, db.sum(axis=0).astype(self.dtype)
 
-# %% ../nbs/09b_conv_kernels.ipynb #bc97b325
-def empty(shape, dtype):
+# %% ../nbs/09b_conv_kernels.ipynb #27053c6d
+def empty(shape, dtype, unit=64):
     "A new array on a line of the cache."
-    return aligned(prod(shape), dtype).reshape(shape)
+    return aligned(prod(shape), dtype, unit).reshape(shape)
 
 def packed(layer, stage, w, columns, depth, bias=()):
     "Panels of the filters, filled up with zeros, then the biases, and zeros."

@@ -237,31 +237,34 @@ def combine(dout: cython.const[T][::1], x: cython.const[T][::1], dx: T[::1], a: 
     "dx = u · dout + v · (x - mean) + w in one segment."
     for i in range(a, a + n): dx[i] = dout[i]*u + (x[i] - mean)*v + w
 
-# %% ../nbs/09c_layer_kernels.ipynb #cb7cf170
+# %% ../nbs/09c_layer_kernels.ipynb #51b0d8e4
 def unnorm_sets(dout: cython.const[T][::1], x: cython.const[T][::1], gamma: cython.const[T][::1], dx: T[::1],
                 mean: cython.const[cython.double][::1], var: cython.const[cython.double][::1],
                 sums: cython.double[::1], products: cython.double[::1], C: cython.Py_ssize_t, HW: cython.Py_ssize_t,
                 parts: cython.Py_ssize_t, step: cython.Py_ssize_t, span: cython.Py_ssize_t,
                 eps: cython.double, train: cython.bint, n0: cython.Py_ssize_t, n1: cython.Py_ssize_t):
-    "Gradients of sets n0 to n1 - 1; the sums that make dbeta and dgamma, one of each for every segment."
+    "Gradients of sets n0 to n1 - 1: sums of set n, one of each kind for every segment, while dx of set n - 1 is written."
     along: cython.double
     across: cython.double
+    s: cython.double = 1
+    u: cython.double = 0
+    v: cython.double = 0
+    w: cython.double = 0
     with cython.nogil:
-        for n in range(n0, n1):
-            s = sqrt(var[n] + eps)
+        for n in range(n0, n1 + 1):
             along = across = 0
+            if n < n1: s = sqrt(var[n] + eps)
             for k in range(parts):
                 a = n*span + k*step
                 c = a // max(1, HW)
-                gradient_sums(dout, x, a, HW, mean[n], sums, products, c)
-                products[c] /= s
-                along += sums[c]*gamma[c % C]
-                across += products[c]*gamma[c % C]
-            if not train: along = across = 0
-            for k in range(parts - 1, -1, -1):
-                a = n*span + k*step
-                c = a // max(1, HW) % C
-                combine(dout, x, dx, a, HW, mean[n], gamma[c] / s, -across / (s*s*max(1, parts*HW)), -along / (s*max(1, parts*HW)))
+                if n < n1:
+                    gradient_sums(dout, x, a, HW, mean[n], sums, products, c)
+                    products[c] /= s
+                    along += sums[c]*gamma[c % C]
+                    across += products[c]*gamma[c % C]
+                if n > n0: combine(dout, x, dx, a - span, HW, mean[n - 1], gamma[(a - span) // max(1, HW) % C]*u, v, w)
+            u = 1 / s
+            if train: v, w = -across / (s*s*max(1, parts*HW)), -along / (s*max(1, parts*HW))
 
 # %% ../nbs/09c_layer_kernels.ipynb #8c236a9a
 def norm_forward(x, out, gamma, beta, G, eps, mean, var, parallel):

@@ -200,7 +200,9 @@ def max_pool_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, 
     if made_for != (x.shape, HH, WW, S): _, place = _layer.pool_forward(x, HH, WW, S, shape, parallel)
     return _layer.pool_backward(dout, place, x.shape, HH, WW, S, parallel)
 
-# %% ../nbs/09_fast_layers.ipynb #f274ea4c
+# %% ../nbs/09_fast_layers.ipynb #63e39d06
+_PAGE = 4096  # bytes
+
 def spatial_batchnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H, W)
                                    gamma: np.ndarray,  # scale, shape (C,)
                                    beta: np.ndarray,   # shift, shape (C,)
@@ -215,14 +217,14 @@ def spatial_batchnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H,
     mode, eps, momentum, *running = read_bn_param(where, bn_param, x)
     given = [None, None] if mode == "train" else [a.astype(float) for a in running]
     x, gamma, beta = _together(x, gamma, beta)
-    out = _conv.empty(x.shape, x.dtype)
+    out = _conv.empty(x.shape, x.dtype, _PAGE)
     moments = _layer.norm_forward(x, out, gamma, beta, None, eps, *given, parallel)
     if mode == "train":
         for name, old, new in zip(("running_mean", "running_var"), running, moments):
             bn_param[name] = (momentum * old + (1 - momentum) * new).astype(x.dtype)
     return out, ("norm_fast", x, gamma, None, eps, *moments, mode)
 
-# %% ../nbs/09_fast_layers.ipynb #5bc7cbd5
+# %% ../nbs/09_fast_layers.ipynb #b3fa85fc
 def spatial_groupnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H, W)
                                    gamma: np.ndarray,  # scale, shape (C,) or (1, C, 1, 1)
                                    beta: np.ndarray,   # shift, shape (C,) or (1, C, 1, 1)
@@ -239,11 +241,11 @@ def spatial_groupnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H,
     _say_once()
     if not _fits(x) or not x.dtype == gamma.dtype == beta.dtype: return spatial_groupnorm_forward(x, gamma, beta, G, gn_param)
     x, flat_gamma, flat_beta = _together(x, gamma.ravel(), beta.ravel())
-    out = _conv.empty(x.shape, x.dtype)
+    out = _conv.empty(x.shape, x.dtype, _PAGE)
     moments = _layer.norm_forward(x, out, flat_gamma, flat_beta, int(G), eps, None, None, parallel)
     return out, ("norm_fast", x, gamma, int(G), eps, *moments, beta.shape)
 
-# %% ../nbs/09_fast_layers.ipynb #ef26ec96
+# %% ../nbs/09_fast_layers.ipynb #1754d846
 def _norm_backward(where, dout, cache, batch):
     "The gradients of both norms; None where `cache` comes from a readable layer."
     if not (isinstance(cache, tuple) and cache and isinstance(cache[0], str) and cache[0] == "norm_fast"): return None
@@ -252,7 +254,7 @@ def _norm_backward(where, dout, cache, batch):
     dout = as_float(where, "dout", dout, x.dtype)
     check_shape(where, "dout", dout, x.shape)
     dout, flat_gamma = _together(dout.astype(x.dtype, copy=False), gamma.ravel())
-    dx = _conv.empty(x.shape, x.dtype)
+    dx = _conv.empty(x.shape, x.dtype, _PAGE)
     dgamma, dbeta = _layer.norm_backward(dout, x, dx, flat_gamma, G, eps, mean, var, not batch or last == "train", parallel)
     return dx, dgamma.reshape(gamma.shape), dbeta if batch else dbeta.reshape(last)
 
