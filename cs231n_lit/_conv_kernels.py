@@ -1143,11 +1143,11 @@ def run(stage: Int, g: Plan, x: Real[::1], w: Real[::1], out: Real[::1], dout: R
         else: multiply(px, g.features, g.x_rows, g.C, g.N, pd, g.F, False, g.F, 512, 1, ps, po, g, room, i0, i1)
     return fine
 
-# %% ../nbs/09b_conv_kernels.ipynb #48eafb83
+# %% ../nbs/09b_conv_kernels.ipynb #feb77fcd
 _own = threading.local()
 
 def aligned(n, dtype, unit=64):
-    "n new numbers that start on a multiple of `unit` bytes: vectors stored across two lines of the cache take twice the time."
+    "n new numbers, the first on a multiple of `unit` bytes: vectors stored across two lines of the cache take twice the time."
     numbers = np.empty(n + unit // dtype.itemsize, dtype)
     start = -numbers.ctypes.data % unit // dtype.itemsize
     return numbers[start:start + n]
@@ -1209,9 +1209,9 @@ class Layer:
         self.parallel(task, parts, 1)
         return sums, db.sum(axis=0).astype(self.dtype)
 
-# %% ../nbs/09b_conv_kernels.ipynb #27053c6d
+# %% ../nbs/09b_conv_kernels.ipynb #5c0fa5b5
 def empty(shape, dtype, unit=64):
-    "A new array on a line of the cache."
+    "A new array whose first number lies on a multiple of `unit` bytes."
     return aligned(prod(shape), dtype, unit).reshape(shape)
 
 def packed(layer, stage, w, columns, depth, bias=()):
