@@ -103,7 +103,7 @@ class Fuzz:
 
     def tight(self, yes):
         "Work space of exactly the size asked for, full of NaN, and threads even for little work; or everything as it is."
-        def filled(n, dtype): return self.np.full(n, self.np.nan, dtype)
+        def filled(n, dtype, unit=64): return self.np.full(n, self.np.nan, dtype)
         self.fast._conv.aligned, self.fast._conv.scratch_space = (filled, filled) if yes else (self.aligned, self.scratch_space)
         self.fast.parallel = (lambda task, count, grain=1: self.parallel(task, count)) if yes else self.parallel
 
