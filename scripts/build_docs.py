@@ -1,18 +1,20 @@
 """Build the site into docs/: with Quarto where it is installed, else with a pure-Python renderer of the same _quarto.yml.
 
-Quarto goes through `nbdev_docs`. The fallback feeds nbdev's processed notebooks to smalldocs, which ignores
-`output-file` and loads KaTeX from the network, so here the pages get their final names first and the
-formulas become MathML afterwards. Both get the same finish: reading time, links to the notebook, and
-boxes that scroll reachable by keyboard.
+Both render the notebooks that nbdev processes into _proc/. The fallback, smalldocs, ignores `output-file` and loads
+KaTeX from the network, so for it the pages get their final names first and the formulas become MathML afterwards.
+Both get the same finish: reading time, links to the notebook, and boxes that scroll reachable by keyboard.
+Nothing but docs/, _proc/ and nbs/nbdev.yml is written, none of which git follows.
 """
 import html
 import os
+import posixpath
 import re
 import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 
@@ -24,20 +26,37 @@ KATEX = re.compile(r"<(?:link|script)\b[^>]*katex[^>]*>(?:</script>)?")
 TAGS = re.compile(r"<[^>]+>")
 
 
-def with_quarto():
-    subprocess.run(["nbdev_docs"], cwd=ROOT, check=True)
+def notebooks():
+    "The pages' notebooks, those in folders of nbs/ too, and the page of the site that each becomes."
+    paths = [p.relative_to(NBS) for p in sorted(NBS.rglob("*.ipynb"))]
+    return {published(p).with_suffix(".html").as_posix(): NBS / p for p in paths if not any(part[0] in "._" for part in p.parts)}
 
 
 def published(path):
-    "A file's name without its number."
-    return NUMBERED.sub(r"\1.\2", path.name)
+    "A path without the number of its file."
+    return path.with_name(NUMBERED.sub(r"\1.\2", path.name))
+
+
+def process():
+    "Let nbdev prepare the notebooks for either renderer, in an empty _proc/."
+    from nbdev.quarto import refresh_quarto_yml
+    from nbdev.serve import proc_nbs
+
+    shutil.rmtree(PROC, ignore_errors=True)
+    refresh_quarto_yml()
+    proc_nbs(str(NBS), force=True)
+
+
+def with_quarto():
+    "As `nbdev_docs` does it, but README.md is left to make_readme.py."
+    subprocess.run(["quarto", "render", "--no-cache"], cwd=PROC, check=True)
 
 
 def final_names():
     "Give the processed notebooks, and every link to them, the names that the pages are published under."
-    for path in [*PROC.glob("*.ipynb"), PROC / "_quarto.yml"]:
+    for path in [*PROC.rglob("*.ipynb"), PROC / "_quarto.yml"]:
         text = path.read_text(encoding="utf-8")
-        target = path.with_name(published(path))
+        target = published(path)
         path.unlink()
         target.write_text(NUMBERED.sub(r"\1.\2", text), encoding="utf-8")
 
@@ -60,13 +79,7 @@ def used_icons(folder):
 
 def with_smalldocs():
     from math_core import LatexToMathML
-    from nbdev.quarto import refresh_quarto_yml
-    from nbdev.serve import proc_nbs
 
-    shutil.rmtree(PROC, ignore_errors=True)
-    refresh_quarto_yml()
-    proc_nbs(str(NBS), force=True)
-    shutil.copy(NBS / "nbdev.yml", PROC / "nbdev.yml")
     final_names()
     subprocess.run([sys.executable, "-m", "smalldocs.cli", "render", str(PROC)], check=True)
     convert = LatexToMathML().convert_with_local_state
@@ -74,8 +87,6 @@ def with_smalldocs():
         text = page.read_text(encoding="utf-8")
         page.write_text(to_mathml(text, convert), encoding="utf-8")
     used_icons(PROC / "docs")
-    shutil.rmtree(DOCS, ignore_errors=True)
-    shutil.move(PROC / "docs", DOCS)
 
 
 def reading_time(notebook):
@@ -89,8 +100,9 @@ def reading_time(notebook):
 def facts(notebook, settings):
     "The line under a page's title."
     minutes = reading_time(notebook)
-    source = f"{settings['git_url']}/blob/{settings['branch']}/nbs/{notebook.name}"
-    run = f"https://mybinder.org/v2/gh/{settings['user']}/{settings['repo']}/{settings['branch']}?labpath=nbs%2F{notebook.name}"
+    path = notebook.relative_to(ROOT).as_posix()
+    source = f"{settings['git_url']}/blob/{settings['branch']}/{path}"
+    run = f"https://mybinder.org/v2/gh/{settings['user']}/{settings['repo']}/{settings['branch']}?labpath={quote(path, safe='')}"
     time = f"{minutes} minute{'s' * (minutes > 1)}"
     return f'<p class="page-facts">{time} to read · <a href="{source}">View source</a> · <a href="{run}">Run this notebook</a></p>'
 
@@ -108,20 +120,22 @@ def by_keyboard(page):
     return re.sub(r'(<a class="sidebar-item-[^>]*?)role="navigation"', r'\1role="button" tabindex="0"', page)
 
 
-def without_dead_ends(page, ids):
+def without_dead_ends(page, name, ids):
     "Methods have no heading to lead to, nor have private functions: a method's name leads to its class, a private one is no link."
     def alive(m):
-        file, anchor, name = m.groups()
-        found = [a for a in (anchor, anchor.partition(".")[0]) if a in ids.get(file, ())]
-        return f'<a href="{file}#{found[0]}">{name}</a>' if found else name
-    return re.sub(r'<a href="(\w+\.html)#([\w.]+)">(<code>.*?</code>)</a>', alive, page)
+        file, anchor, text = m.groups()
+        there = ids.get(posixpath.normpath(posixpath.join(posixpath.dirname(name), file)), ())
+        found = [a for a in (anchor, anchor.partition(".")[0]) if a in there]
+        return f'<a href="{file}#{found[0]}">{text}</a>' if found else text
+    return re.sub(r'<a href="([\w./]+\.html)#([\w.]+)">(<code>.*?</code>)</a>', alive, page)
 
 
 def finish(page, notebook, settings):
     "One page's HTML with what neither renderer has."
+    path = notebook.relative_to(ROOT)
     page = re.sub(r'(<header id="title-block-header".*?)(</header>)', lambda m: m[1] + facts(notebook, settings) + m[2], page, count=1, flags=re.S)
-    page = page.replace(f'/nbs/{published(notebook)}"', f'/nbs/{notebook.name}"')  # links to the source, by smalldocs
-    page = page.replace(f'<a href="{settings["doc_host"]}{settings["doc_baseurl"]}/', '<a href="')  # links of functions' names, by nbdev
+    page = page.replace(f'/{published(path).as_posix()}"', f'/{path.as_posix()}"')  # links to the source, by smalldocs
+    page = page.replace(f'<a href="{settings["doc_host"]}{settings["doc_baseurl"]}/', '<a href="' + "../" * (len(path.parts) - 2))  # links of functions' names, by nbdev
     return by_keyboard(page)
 
 
@@ -129,13 +143,15 @@ def main():
     os.chdir(ROOT)
     keep = (DOCS / ".gitignore").read_text() if (DOCS / ".gitignore").exists() else "*\n!.gitignore\n"
     quarto = shutil.which("quarto")
+    process()
     (with_quarto if quarto else with_smalldocs)()
+    shutil.rmtree(DOCS, ignore_errors=True)
+    shutil.move(PROC / "docs", DOCS)
     config = ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini")
-    notebooks = {DOCS / published(n).replace(".ipynb", ".html"): n for n in NBS.glob("*.ipynb")}
-    pages = {path: finish(path.read_text(encoding="utf-8"), n, config["DEFAULT"]) for path, n in notebooks.items()}
-    ids = {path.name: set(re.findall(r'\bid="([^"]+)"', page)) for path, page in pages.items()}
-    for path, page in pages.items(): path.write_text(without_dead_ends(page, ids), encoding="utf-8")
+    pages = {name: finish((DOCS / name).read_text(encoding="utf-8"), notebook, config["DEFAULT"]) for name, notebook in notebooks().items()}
+    ids = {name: set(re.findall(r'\bid="([^"]+)"', page)) for name, page in pages.items()}
+    for name, page in pages.items(): (DOCS / name).write_text(without_dead_ends(page, name, ids), encoding="utf-8")
     (DOCS / ".gitignore").write_text(keep)
     print(f"Built with {'Quarto' if quarto else 'smalldocs (Quarto is not installed)'}: open {DOCS / 'index.html'}")
 

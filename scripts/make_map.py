@@ -65,7 +65,9 @@ def main():
     icon().save(NBS / "images/favicon.png")
     cards = {n: card(figure(n, k), part) for n, (k, part) in FIGURES.items()} | {n: card(line(t), WHOLE) for n, t in LINES.items()}
     for name, picture in cards.items():
-        picture.save(folder / f"{re.sub(r'^[0-9]+[a-z]*_', '', name)}.webp", quality=70, method=6)
+        path = folder / f"{re.sub(r'[0-9]+[a-z]*_', '', name)}.webp"
+        path.parent.mkdir(exist_ok=True)
+        picture.save(path, quality=70, method=6)
 
 
 if __name__ == "__main__":

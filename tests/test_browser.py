@@ -15,7 +15,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # the network, blocked
-names = sorted(p.name for p in DOCS.glob("*.html"))
+names = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.html"))
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium was found: install it, or name it in the environment variable CHROMIUM")
 
 LOOK = r"""async () => {

@@ -1,16 +1,21 @@
 """The built site: links that lead somewhere, nothing loaded from elsewhere, formulas that are formulas, light pages."""
+import importlib.util
 import re
 from collections import defaultdict
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+import nbformat
 import pytest
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.html"))
-NOTEBOOKS = sorted((DOCS.parent / "nbs").glob("*.ipynb"))
-names = [str(p.relative_to(DOCS)) for p in PAGES]
+spec = importlib.util.spec_from_file_location("build_docs", ROOT / "scripts/build_docs.py")
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+NOTEBOOKS = {name: path.relative_to(ROOT).as_posix() for name, path in build.notebooks().items()}  # page of the site: its notebook
 LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("source", "src"), ("iframe", "src")}  # what a browser fetches by itself
 
 
@@ -99,15 +104,15 @@ def test_animations_are_light():
     assert sizes and max(sizes) <= 300e3
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
-def test_pages_lead_to_their_notebook(notebook):
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_pages_lead_to_their_notebook(name):
     "Reading time, source and a way to run it stand below the title; every link to the repository's notebooks is to this one."
-    page = (DOCS / f"{re.sub(r'^[0-9]+[a-z]*_', '', notebook.stem)}.html").read_text(encoding="utf-8")
+    page, notebook = (DOCS / name).read_text(encoding="utf-8"), NOTEBOOKS[name]
     facts = re.search(r'<p class="page-facts">(\d+) minutes? to read.*?</p>', page, re.S)
     assert int(facts[1]) > 0
-    linked = re.findall(r'/(?:blob|edit)/main/nbs/(\w+\.ipynb)|labpath=nbs%2F(\w+\.ipynb)', page)
-    assert {name for pair in linked for name in pair if name} == {notebook.name}
-    assert "labpath=" in facts[0] and "/blob/main/" in facts[0]
+    linked = re.findall(r"/(?:blob|edit)/main/(nbs/[\w/]+\.ipynb)|labpath=([\w%]+\.ipynb)", page)
+    assert {unquote(name) for pair in linked for name in pair if name} == {notebook}
+    assert f"labpath={quote(notebook, safe='')}" in facts[0] and f"/blob/main/{notebook}" in facts[0]
 
 
 def test_what_scrolls_can_be_reached_by_keyboard():
@@ -130,11 +135,37 @@ def test_shared_helpers_are_shown():
     assert [name for page, name in helpers if name not in re.sub(r"<[^>]+>", "", shown[page])] == []
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
-def test_pages_lead_on(notebook):
+ORDER = [build.published(Path(name)).with_suffix(".html").as_posix() for name in re.findall(r"([\w./]+\.ipynb)", (ROOT / "_quarto.yml").read_text().partition("sidebar:")[2])]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_pages_lead_on(name):
     "To the page before and the page after, in the order of the sidebar."
-    page = (DOCS / f"{re.sub(r'^[0-9]+[a-z]*_', '', notebook.stem)}.html").read_text(encoding="utf-8")
-    order = [re.sub(r"^[0-9]+[a-z]*_", "", name) for name in re.findall(r"([\w.]+)\.ipynb", re.split(r"sidebar:", (DOCS.parent / "_quarto.yml").read_text())[1])]
-    here = order.index(re.sub(r"^[0-9]+[a-z]*_", "", notebook.stem))
-    linked = re.findall(r'<a href="(?:\./)?(\w+)\.html" class="pagination-link', page)
-    assert linked == order[max(0, here - 1):here] + order[here + 1:here + 2]
+    page, here = DOCS / name, ORDER.index(name)
+    links = re.findall(r'<a href="([^"]+)" class="pagination-link', page.read_text(encoding="utf-8"))
+    linked = [(page.parent / link).resolve().relative_to(DOCS).as_posix() for link in links]
+    assert linked == ORDER[max(0, here - 1):here] + ORDER[here + 1:here + 2]
+
+
+def test_names_of_pages():
+    "Numbers give the order of the notebooks in a folder; a page's address has none."
+    names = "index.ipynb", "06_convolution.ipynb", "09a_threads.ipynb", "kernels/01_tile.ipynb"
+    assert [build.published(Path(n)).as_posix() for n in names] == ["index.ipynb", "convolution.ipynb", "threads.ipynb", "kernels/tile.ipynb"]
+
+
+def test_a_page_in_a_folder_is_finished(tmp_path, monkeypatch):
+    "Its links to functions lead up or into its own folder, a method's to its class; its source is found; what would lead nowhere is no link."
+    notebook = tmp_path / "nbs/kernels/01_tile.ipynb"
+    notebook.parent.mkdir(parents=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("word " * 400)]), notebook)
+    for name, path in {"ROOT": tmp_path, "NBS": tmp_path / "nbs"}.items(): monkeypatch.setattr(build, name, path)
+    settings = {"git_url": "https://x.org/o/r", "branch": "main", "user": "o", "repo": "r", "doc_host": "https://o.x", "doc_baseurl": "/r"}
+    links = {"layers.html#affine": "affine", "kernels/tile.html#tile.run": "Tile.run", "kernels/tile.html#gone": "gone"}
+    page = '<header id="title-block-header"></header><a href="https://x.org/o/r/edit/main/nbs/kernels/tile.ipynb">edit</a>'
+    page += " ".join(f'<a href="https://o.x/r/{place}"><code>{text}</code></a>' for place, text in links.items())
+    done = build.without_dead_ends(build.finish(page, notebook, settings), "kernels/tile.html", {"layers.html": {"affine"}, "kernels/tile.html": {"tile"}})
+    assert build.notebooks() == {"kernels/tile.html": notebook}
+    assert "2 minutes to read" in done and "labpath=nbs%2Fkernels%2F01_tile.ipynb" in done
+    assert re.findall(r"/(?:blob|edit)/main/([^\"]+)", done) == ["nbs/kernels/01_tile.ipynb"] * 2
+    assert re.findall(r'<a href="([^"]+)"><code>(.*?)</code></a>', done) == [("../layers.html#affine", "affine"), ("../kernels/tile.html#tile", "Tile.run")]
+    assert "<code>gone</code>" in done

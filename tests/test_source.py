@@ -12,13 +12,13 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-names = [p.stem for p in NOTEBOOKS]
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if not any(part[0] in "._" for part in p.relative_to(ROOT).parts))
+names = [p.relative_to(ROOT / "nbs").with_suffix("").as_posix() for p in NOTEBOOKS]
 
 
 def files(root):
     "What the notebooks are and what is exported from them: path to bytes."
-    found = [*(root / "nbs").glob("*.ipynb"), *(root / "cs231n_lit").rglob("*.py")]
+    found = [*(root / "nbs").rglob("*.ipynb"), *(root / "cs231n_lit").rglob("*.py")]
     return {str(p.relative_to(root)): p.read_bytes() for p in found}
 
 
@@ -70,9 +70,8 @@ def test_notebook_tells_its_readers(path):
 
 
 def test_every_page_is_in_the_sidebar():
-    listed = re.findall(r"[\w.]+\.ipynb", (ROOT / "_quarto.yml").read_text())
-    assert set(listed) >= {p.name for p in NOTEBOOKS}
-    assert set(listed) <= {p.name for p in NOTEBOOKS}
+    listed = re.findall(r"[\w./]+\.ipynb", (ROOT / "_quarto.yml").read_text())
+    assert set(listed) == {f"{name}.ipynb" for name in names}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names)
