@@ -1,6 +1,6 @@
 """Every fast layer beside NumPy, PyTorch and the naive loops, in one run.
 
-    python benchmarks/bench.py [--cases c1 v2 pool_A …] [--visits 3] [--rounds 5] [--torch-python PATH] [--out benchmarks/results]
+    python benchmarks/bench.py [--cases c1 v2 pool_A …] [--visits 3] [--rounds 5] [--torch-python PATH] [--out FILE]
 
 Each implementation runs in a process of its own, one for each number of threads. All are alive at once and take turns, a few calls
 at a time, so that whatever else the machine does hits all of them alike. Each case is visited several times, minutes apart, because
@@ -8,7 +8,7 @@ others may take a core of the machine for longer than one visit. Only ratios tak
 pause, because the threads of the one before may still spin, and a call that does not count. All processes start with the C library
 told to keep freed memory (MALLOC_*; it ignores a first threshold above 32 MB), without which PyTorch is up to three times slower on
 some cases.
-Writes OUT.json, OUT-ratios.png and OUT-roofline.png, and prints a table.
+Writes OUT.json, which the pages read, and two plots beside this script, and prints a table.
 """
 import argparse
 import atexit
@@ -347,7 +347,7 @@ def main():
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--only", nargs="*", help="only these implementations: ours, torch, torch-last, numpy, naive, ours-avx2, torch-avx2")
     parser.add_argument("--torch-python", default=os.environ.get("TORCH_PYTHON", sys.executable), help="a Python that has PyTorch, if this one has not (or set TORCH_PYTHON)")
-    parser.add_argument("--out", default=str(HERE / "results"), help="where to write: OUT.json and two plots")
+    parser.add_argument("--out", default=str(HERE.parent / "cs231n_lit/data/pages/results"), help="where to write OUT.json; the plots go beside this script")
     parser.add_argument("--busy", type=int, default=0, help="processes that keep cores busy meanwhile, to see who minds")
     args = parser.parse_args()
     if args.worker: return worker(args.worker)
@@ -380,9 +380,10 @@ def main():
     print("\n" + table(results))
     Path(f"{args.out}.json").write_text(json.dumps(results, indent=1))
     if args.busy: return
+    plots = HERE / Path(args.out).name
     if any("torch@" in n for times in results["cases"].values() for n in times):
-        plot_ratios(results, args.threads).savefig(f"{args.out}-ratios.png", dpi=110)
-    if "ours" in wanted: plot_roofline(results, max(args.threads)).savefig(f"{args.out}-roofline.png", dpi=110)
+        plot_ratios(results, args.threads).savefig(f"{plots}-ratios.png", dpi=110)
+    if "ours" in wanted: plot_roofline(results, max(args.threads)).savefig(f"{plots}-roofline.png", dpi=110)
 
 
 if __name__ == "__main__": main()

@@ -9,6 +9,7 @@ __all__ = ['eval_numerical_gradient', 'eval_numerical_gradient_array', 'rel_erro
 # %% ../nbs/01_gradient_check.ipynb #0c4181e1
 import random
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -162,9 +163,10 @@ def judge_gradient(f: Callable,    # function of `x` that returns an array or a 
 
 # %% ../nbs/01_gradient_check.ipynb #b56642bf
 def fixture(case: str,  # name of a case, such as 'affine'
-            path: str | Path = "fixtures/torch.npz",  # file with arrays named case/name
+            path: str | Path | None = None,  # file with arrays named case/name; by default the one that comes with the package
            ) -> SimpleNamespace:  # the case's arrays as attributes; single numbers as Python's
     "Read what PyTorch computed for one case; `scripts/make_torch_fixtures.py` writes the file."
+    path = str(resources.files("cs231n_lit") / "data/pages/torch.npz") if path is None else path
     try: arrays = np.load(path)
     except ValueError as e: raise ValueError(f"fixture: {path} is not an npz file of arrays: {e}") from None
     with arrays:

@@ -3,8 +3,8 @@
     pip install scikit-image pillow
     python scripts/make_pictures.py
 
-writes cs231n_lit/data/pictures/*.png and SOURCES.txt (the ten classes) and nbs/images/*.png (two photographs for the
-convolution page). Only photographs that scikit-image calls CC0 or public domain are used; "no known copyright
+writes cs231n_lit/data/pictures/*.png and SOURCES.txt (the ten classes) and cs231n_lit/data/pages/*.png (two photographs
+for the pages of convolution). Only photographs that scikit-image calls CC0 or public domain are used; "no known copyright
 restrictions" alone (immunohistochemistry, coins) was not enough.
 
 A class is one photograph. It is cropped, scaled to 256 x 320 pixels by averaging, and balanced: each colour channel is
@@ -36,7 +36,7 @@ PHOTOGRAPHS = {
     "retina": ("retina.jpg", (285, 180, 840, 1050), "back of a human eye", "Mikael Häggström, https://commons.wikimedia.org/wiki/File:Fundus_photograph_of_normal_left_eye.jpg", "CC0"),
     "rocket": ("rocket.jpg", (87, 115, 340, 425), "Falcon 9 before its launch", "SpaceX, https://www.flickr.com/photos/spacexphotos/16511594820/", "public domain"),
 }
-# file in nbs/images: (photograph, square crop)
+# file in data/pages: (photograph, square crop)
 PAGE_IMAGES = {"cat.png": ("chelsea.png", (0, 40, 300, 300)), "coffee.png": ("coffee.png", (0, 100, 400, 400))}
 
 
@@ -66,7 +66,7 @@ def main():
         lines.append(f"{name}.png: {shows}. {origin}. {licence}. From {file}, crop (top, left, height, width) {box}.")
     (out / "SOURCES.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    images = REPO / "nbs" / "images"
+    images = REPO / "cs231n_lit" / "data" / "pages"
     images.mkdir(parents=True, exist_ok=True)
     for name, (file, box) in PAGE_IMAGES.items():
         crop(file, box, (200, 200)).save(images / name, optimize=True)

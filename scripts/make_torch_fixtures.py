@@ -1,4 +1,4 @@
-"""Write nbs/fixtures/torch.npz: what PyTorch computes for each layer of this package, in float64 on small arrays.
+"""Write cs231n_lit/data/pages/torch.npz: what PyTorch computes for each layer of this package, in float64 on small arrays.
 
 The pages and tests compare with this file, so that nobody needs PyTorch to read or check them. Remake it with
 
@@ -173,7 +173,7 @@ for case, f, shapes in [
         ("conv_relu_pool", lambda x, w, b: F.max_pool2d(F.relu(conv(x, w, b)), (2, 3), 2), images)]:
     layer(case, f, **{name: randn(*shape) for name, shape in shapes.items()})
 
-path = Path(__file__).resolve().parent.parent / "nbs/fixtures/torch.npz"
+path = Path(__file__).resolve().parent.parent / "cs231n_lit/data/pages/torch.npz"
 path.parent.mkdir(exist_ok=True)
 np.savez_compressed(path, torch_version=np.array(torch.__version__), **arrays)
 print(f"{path}: {len(arrays)} arrays, {path.stat().st_size // 1024} KB")

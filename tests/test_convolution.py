@@ -14,7 +14,7 @@ from layouts import layouts
 from cs231n_lit.convolution import check_conv, conv_backward_naive, conv_forward_naive, conv_output_size
 from cs231n_lit.gradient_check import eval_numerical_gradient_array, fixture, max_error
 
-TORCH = Path(__file__).parents[1] / "nbs/fixtures/torch.npz"
+TORCH = Path(__file__).parents[1] / "cs231n_lit/data/pages/torch.npz"
 few = settings(max_examples=40, deadline=None, derandomize=True)
 rng = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cs231n_lit.gradient_check import (eval_numerical_gradient, eval_numerical_gradient_array, fixture, grad_check_sparse,
                                        judge_gradient, max_error, proofs, rel_error)
 
-TORCH = Path(__file__).parents[1] / "nbs/fixtures/torch.npz"
+TORCH = Path(__file__).parents[1] / "cs231n_lit/data/pages/torch.npz"
 few = settings(max_examples=40, deadline=None, derandomize=True)
 square = lambda x: np.sum(x ** 2)
 CHECKERS = {"array": lambda f, x, **kw: eval_numerical_gradient_array(f, x, 1., **kw), "number": lambda f, x, **kw: eval_numerical_gradient(f, x, False, **kw),

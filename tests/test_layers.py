@@ -16,7 +16,7 @@ from cs231n_lit.gradient_check import eval_numerical_gradient, eval_numerical_gr
 from cs231n_lit.layers import (affine_backward, affine_forward, dropout_backward, dropout_forward, relu_backward,
                                relu_forward, softmax_loss, svm_loss)
 
-TORCH = Path(__file__).parents[1] / "nbs/fixtures/torch.npz"
+TORCH = Path(__file__).parents[1] / "cs231n_lit/data/pages/torch.npz"
 few = settings(max_examples=40, deadline=None, derandomize=True)
 TRAIN = {"mode": "train", "p": 0.6, "seed": 7}
 TEST = {"mode": "test", "p": 0.6}

@@ -18,7 +18,7 @@ from cs231n_lit.normalization import (batchnorm_backward, batchnorm_backward_alt
 from cs231n_lit.spatial_norm import (spatial_batchnorm_backward, spatial_batchnorm_forward, spatial_groupnorm_backward,
                                      spatial_groupnorm_forward)
 
-TORCH = Path(__file__).parents[1] / "nbs/fixtures/torch.npz"
+TORCH = Path(__file__).parents[1] / "cs231n_lit/data/pages/torch.npz"
 some = settings(max_examples=40, deadline=None, derandomize=True)
 
 

@@ -284,7 +284,7 @@ def test_a_refused_step_counts_for_nothing():
 
 @each_rule
 def test_pytorch_fixtures(rule):
-    path = Path(__file__).resolve().parent.parent / "nbs/fixtures/torch.npz"
+    path = Path(__file__).resolve().parent.parent / "cs231n_lit/data/pages/torch.npz"
     with np.load(path) as f:
         case = {k.split("/")[1]: f[k] for k in f.files if k.split("/")[0] == rule.__name__}
     w, dws, ws = (case.pop(k) for k in ("w", "dw", "next_w"))

@@ -14,7 +14,7 @@ from layouts import layouts
 from cs231n_lit.gradient_check import eval_numerical_gradient_array, fixture, max_error
 from cs231n_lit.pooling import check_pool, max_pool_backward_naive, max_pool_forward_naive
 
-TORCH = Path(__file__).parents[1] / "nbs/fixtures/torch.npz"
+TORCH = Path(__file__).parents[1] / "cs231n_lit/data/pages/torch.npz"
 few = settings(max_examples=60, deadline=None, derandomize=True)
 
 
