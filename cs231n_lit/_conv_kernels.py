@@ -163,7 +163,7 @@ class Plan:
         self.strips, self.fours = 0, self.S == 1 and self.HH >= 5 and self.Ho >= 4 and self.F >= 5 and 100 <= self.K <= 8192
         if not self.strips_pay(): return
         S, step = self.S, 4 if self.fours else 1
-        self.wide = (self.Wp + S - 1) // S
+        self.wide = round_up((self.Wp + S - 1) // S, 4 if self.fours else 1)  # `transform_rows` goes in steps of 16: four rows have to end with one
         most = ((1 << (15 if self.fours else 16)) // (self.C * S * self.wide) - self.HH) // S + 1
         bands = (self.Ho + max(step, most) - 1) // max(step, most)
         self.high = min(self.Ho, round_up((self.Ho + bands - 1) // bands, step))

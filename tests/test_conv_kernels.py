@@ -94,12 +94,26 @@ def test_groups_and_bands(kernels, shapes, threads):
     check(kernels, *shapes, rng, np.float64, 1e-12, threads)
 
 
+# several images with a border, in rows whose length is no multiple of 4: what one image leaves in the work space must not reach the next one
+BORDERS = [((4, 3, 17, 17), (25, 3, 7, 7), 1, 3), ((3, 8, 15, 15), (25, 8, 5, 5), 1, 2), ((5, 8, 11, 11), (25, 8, 5, 5), 1, 2),
+           ((33, 5, 31, 12), (50, 5, 5, 9), 1, 3), ((2, 7, 30, 19), (9, 7, 6, 4), 1, 1), ((3, 16, 21, 33), (7, 16, 5, 5), 1, 4), ((2, 30, 200, 25), (6, 30, 5, 3), 1, 3)]
+
+
+@pytest.mark.parametrize("kernels", KERNELS, ids=lambda k: k.__name__[-2:])
+@pytest.mark.parametrize("shapes", BORDERS)
+def test_borders_stay_zero(kernels, shapes):
+    rng = np.random.default_rng(0)
+    check(kernels, *shapes, rng, np.float32, 1e-5)
+    check(kernels, *shapes, rng, np.float64, 1e-12)
+
+
 def test_each_way_is_tested():
     rng = np.random.default_rng(0)
     assert all(KERNELS[0].winograd_pays(*draw(rng, winograd=True)) for _ in range(20))
     plans = [interpreted.plan(*draw(rng, bands=bands), 4) for bands in [True] * 20 + [False] * 60]
     assert all(0 < g.strips and g.high < g.Ho for g in plans[:20]) and {bool(g.fours) for g in plans[:20]} == {True, False}
     assert {g.strips > 0 for g in plans[20:]} == {True, False}
+    assert all(interpreted.plan(*shapes, 4).fours and shapes[0][3] + 2 * shapes[3] & 3 for shapes in BORDERS)
     small = [interpreted.plan(*shapes, 4) for shapes in SMALL]
     assert not any(g.strips for g in small) and {g.images for g in small} >= {1, 2, 13, 40}
     banded = [interpreted.plan(*shapes, 4) for shapes in BANDS]
