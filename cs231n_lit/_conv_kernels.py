@@ -518,7 +518,8 @@ def pack_taps(w: cython.pointer(Real), g: Plan, taps: cython.pointer(Real)) -> c
             y: Real = g.factors[3 * k + 1] / 15.
             z: Real = g.factors[3 * k + 2] / 15.
             for m in range(min(R, g.F)):
-                taps[k * R + m] = x * first[m * g.K + g.taken[3 * k]] + y * first[m * g.K + g.taken[3 * k + 1]] + z * first[m * g.K + g.taken[3 * k + 2]]
+                if g.fours: taps[k * R + m] = x * first[m * g.K + g.taken[3 * k]] + y * first[m * g.K + g.taken[3 * k + 1]] + z * first[m * g.K + g.taken[3 * k + 2]]
+                else: taps[k * R + m] = first[m * g.K + k]  # as it is: infinity times a factor of 0 is not a number
         taps = taps + R * g.Kt
         f += R
 

@@ -138,10 +138,11 @@ def test_threads(shapes):
     for a, e in zip(runs[1] + runs[1], runs[2] + runs[3]): assert abs(a - e).max() <= 1e-5 * abs(e).max()
 
 
+@pytest.mark.parametrize("kernels", KERNELS, ids=lambda k: k.__name__[-2:])
 @pytest.mark.parametrize("shapes", [((2, 3, 9, 8), (5, 3, 3, 2), 2, 1), ((1, 16, 12, 12), (17, 16, 3, 3), 1, 1), ((2, 7, 6, 6), (8, 7, 1, 1), 1, 0), ((1, 5, 9, 16), (6, 5, 5, 5), 1, 2)])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 @pytest.mark.parametrize("where", ["x", "w", "dout"])
-def test_not_finite(shapes, value, where):
+def test_not_finite(kernels, shapes, value, where):
     "NaN, infinities and overflow come out where they come out of NumPy."
     rng = np.random.default_rng(1)
     S, P = shapes[2:]
@@ -151,7 +152,7 @@ def test_not_finite(shapes, value, where):
     arrays[where][(0, 1, -1, 0) if where == "w" else (0, 1, 3, 3)] = value
     x, w, dout = arrays.values()
     b = np.zeros(len(w), np.float32)
-    got = KERNELS[0].conv_forward(x, w, b, S, P), *KERNELS[0].conv_backward(dout, x, w, S, P)
+    got = kernels.conv_forward(x, w, b, S, P), *kernels.conv_backward(dout, x, w, S, P)
     with np.errstate(all="ignore"):
         out, cache = conv_forward_naive(x, w, b, dict(stride=S, pad=P))
         exact = out, *conv_backward_naive(dout, cache)
