@@ -7,6 +7,7 @@ __all__ = ['as_array', 'as_float', 'as_floats', 'sizes', 'check_shape', 'check_c
            'check_dtype', 'check_keys', 'check_labels', 'unpack_cache']
 
 # %% ../nbs/00_checks.ipynb #0856303e
+import math
 import operator
 from collections.abc import Iterable, Mapping
 from numbers import Real
@@ -25,28 +26,43 @@ def as_array(where: str,  # name of the calling function, for the message
     except ValueError as e: raise ValueError(f"{where}: {name} is not a regular array: {e}") from None
 
 # %% ../nbs/00_checks.ipynb #9b1e746e
+def _is_python(value):
+    "Is it a number or list of Python's, which has no type to keep?"
+    return isinstance(value, (int, float, list, tuple)) and not isinstance(value, np.generic)
+
 def as_float(where: str,  # name of the calling function, for the message
              name: str,   # name of the argument
              value: ArrayLike,  # an array, or anything `numpy.asarray` takes
-             like: DTypeLike = np.float64,  # type that integers become
+             like: DTypeLike = None,  # type for integers, and for Python's numbers and lists; by default float64 and their own
             ) -> np.ndarray:  # the value as a floating-point array, aligned and in native byte order; no copy where none is needed
     "Make `value` a floating-point array. Raises TypeError for text, objects and complex numbers."
     a = as_array(where, name, value)
-    if a.dtype.kind in "iub": return a.astype(like)
-    if a.dtype.kind != "f":
+    if a.dtype.kind not in "iubf":
         raise TypeError(f"{where}: {name} needs real numbers, but its type is {a.dtype}: {name} is {type(value).__name__} {a.shape}")
+    if a.dtype.kind != "f": return a.astype(np.float64 if like is None else like)
+    if like is not None and _is_python(value): return a.astype(like)
     return a if a.dtype.isnative and a.flags.aligned else a.astype(a.dtype.newbyteorder("="))
 
 # %% ../nbs/00_checks.ipynb #00fc97b9
 def as_floats(where: str,  # name of the calling function, for the message
-              **arrays: ArrayLike,  # the arguments by name; the first one leads
+              **arrays: ArrayLike,  # the arguments by name; the first that is an array leads
              ) -> list:    # the arrays as floating-point numbers, in the same order
-    "Make all `arrays` floating point; integers among them take the type of the first."
-    (name, first), *others = arrays.items()
-    first = as_float(where, name, first)
-    return [first, *(as_float(where, name, a, first.dtype) for name, a in others)]
+    "Make all `arrays` floating point; integers, Python's numbers and lists among them take the type of the first array."
+    (name, first), *_ = [(name, a) for name, a in arrays.items() if not _is_python(a)] or arrays.items()
+    like = as_float(where, name, first).dtype
+    return [as_float(where, name, a, like) for name, a in arrays.items()]
 
 # %% ../nbs/00_checks.ipynb #ea6b2a35
+def _named(where, name, shape, letters):
+    "The letters and what they mean in `shape`, as pairs."
+    axes = letters.split()
+    rest = axes.pop().removesuffix("...") if axes[-1].endswith("...") else None
+    if len(shape) < len(axes) or (rest is None and len(shape) > len(axes)):
+        raise ValueError(f"{where}: {name} needs {'' if rest is None else 'at least '}{len(axes)} axes ({', '.join(axes)}) "
+                         f"but has {len(shape)}: {name} is {shape}")
+    return [*zip(axes, shape), *([(rest, math.prod(shape[len(axes):]))] if rest else [])]
+
+# %% ../nbs/00_checks.ipynb #fb632aa4
 def sizes(where: str,  # name of the calling function, for the message
           **arrays: tuple,  # name=(array, "letters"), e.g. x=(x, "N C H W")
          ) -> tuple:   # the size behind each letter, in order of first appearance
@@ -54,12 +70,7 @@ def sizes(where: str,  # name of the calling function, for the message
     found: dict = {}
     owner: dict = {}
     for name, (a, letters) in arrays.items():
-        axes = letters.split()
-        rest = axes[-1] == "..."
-        axes = axes[:-1] if rest else axes
-        if a.ndim < len(axes) or (a.ndim > len(axes) and not rest):
-            raise ValueError(f"{where}: {name} needs {'at least ' * rest}{len(axes)} axes ({', '.join(axes)}) but has {a.ndim}: {name} is {a.shape}")
-        for axis, size in zip(axes, a.shape):
+        for axis, size in _named(where, name, a.shape, letters):
             if found.setdefault(axis, size) != size:
                 first = owner[axis]
                 raise ValueError(f"{where}: {name} has {axis} = {size} but {first} has {axis} = {found[axis]}: "
@@ -112,6 +123,7 @@ def check_choice(where: str, name: str,  # function and argument, for the messag
                  choices: Iterable,  # what is allowed
                 ) -> Any:      # the value
     "Raise ValueError unless `value` is one of `choices`."
+    choices = tuple(choices)
     if not any(value is c or (isinstance(value, str) and value == c) for c in choices):
         raise ValueError(f"{where}: {name} needs to be one of {', '.join(map(repr, choices))}; got {value!r}")
     return value
@@ -157,11 +169,9 @@ def check_labels(where: str,  # name of the calling function, for the message
     return y.astype(np.intp)
 
 # %% ../nbs/00_checks.ipynb #ae792fee
-_KINDS = {"x": np.ndarray, "w": np.ndarray, "b": np.ndarray, "relu_cache": np.ndarray, "cache": tuple, "param": Mapping}
-
-def _kind(name):
-    "What a cache's part of this name has to be; names such as `conv_param` go by their ending."
-    return _KINDS.get(name) or _KINDS.get(name.rpartition("_")[2], object)
+_KINDS = {np.ndarray: "x w b relu_cache", tuple: "affine_cache conv_cache bn_cache norm_cache pool_cache",
+          Mapping: "dropout_param conv_param pool_param"}
+_PARTS = {name: kind for kind, names in _KINDS.items() for name in names.split()}  # parts of other names may be anything
 
 # %% ../nbs/00_checks.ipynb #dc147513
 def unpack_cache(where: str,  # name of the calling function, for the message
@@ -174,5 +184,5 @@ def unpack_cache(where: str,  # name of the calling function, for the message
     if not isinstance(cache, tuple): raise TypeError(f"{needs}; got {type(cache).__name__}")
     if len(cache) != len(names): raise ValueError(f"{needs}; got a tuple of {len(cache)}")
     for name, part in zip(names, cache):
-        if not isinstance(part, _kind(name)): raise TypeError(f"{needs}; got a tuple whose {name} is {type(part).__name__}")
+        if not isinstance(part, _PARTS.get(name, object)): raise TypeError(f"{needs}; got a tuple whose {name} is {type(part).__name__}")
     return cache

@@ -280,8 +280,7 @@ def affine_forward_fast(x: np.ndarray,  # images, (N, d1, …, dk), with D = d1 
     "An affine layer, compiled: the answers of `affine_forward`."
     where = "affine_forward_fast"
     x, w, b = as_floats(where, x=x, w=w, b=b)
-    rows = _rows(where, x)
-    sizes(where, x=(rows, "N D"), w=(w, "D M"), b=(b, "M"))
+    rows = _rows(where, x, w, b)
     _say_once()
     xwb = _together(rows, w, b)
     if not _fits(*xwb): return affine_forward(x, w, b)
@@ -294,10 +293,9 @@ def affine_backward_fast(dout: np.ndarray,  # upstream gradient, (N, M)
     "The gradients of an affine layer, compiled: the answers of `affine_backward`."
     where = "affine_backward_fast"
     x, w, b = as_floats(where, **dict(zip("xwb", unpack_cache(where, cache, "x w b"))))
-    rows = _rows(where, x)
-    N, D, M = sizes(where, x=(rows, "N D"), w=(w, "D M"), b=(b, "M"))
+    rows = _rows(where, x, w, b)
     dout = as_float(where, "dout", dout, x.dtype)
-    check_shape(where, "dout", dout, (N, M))
+    check_shape(where, "dout", dout, (len(x), len(b)))
     dout, rows, w = _together(dout, rows, w)
     if not _fits(dout, rows, w): return affine_backward(dout, (x, w, b))
     dx, dw = _conv.affine_backward(dout, rows, w, parallel, get_num_threads())

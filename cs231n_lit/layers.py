@@ -7,18 +7,16 @@ __all__ = ['affine_forward', 'affine_backward', 'relu_forward', 'relu_backward',
            'softmax_loss', 'svm_loss']
 
 # %% ../nbs/04_layers.ipynb #edd38bba
-import math
-
 import numpy as np
 
 from .checks import (as_float, as_floats, check_choice, check_count, check_keys,
                                check_labels, check_number, check_shape, sizes, unpack_cache)
 
 # %% ../nbs/04_layers.ipynb #cf85cc16
-def _rows(where, x):
-    "View `x` as a matrix with one image a row."
-    sizes(where, x=(x, "N ..."))
-    return x.reshape(len(x), math.prod(x.shape[1:]))
+def _rows(where, x, w, b):
+    "Match the arrays of an affine layer, and view `x` as a matrix with one image a row."
+    N, D, M = sizes(where, x=(x, "N D..."), w=(w, "D M"), b=(b, "M"))
+    return x.reshape(N, D)
 
 # %% ../nbs/04_layers.ipynb #a4501ebe
 def affine_forward(x: np.ndarray,  # images, (N, d1, …, dk), with D = d1 · … · dk
@@ -28,9 +26,7 @@ def affine_forward(x: np.ndarray,  # images, (N, d1, …, dk), with D = d1 · �
     "Multiply each flattened image by the weights and add the biases."
     where = "affine_forward"
     x, w, b = as_floats(where, x=x, w=w, b=b)
-    rows = _rows(where, x)
-    sizes(where, x=(rows, "N D"), w=(w, "D M"), b=(b, "M"))
-    return rows @ w + b, (x, w, b)
+    return _rows(where, x, w, b) @ w + b, (x, w, b)
 
 # %% ../nbs/04_layers.ipynb #848d5372
 def affine_backward(dout: np.ndarray,  # upstream gradient, (N, M)
@@ -40,9 +36,8 @@ def affine_backward(dout: np.ndarray,  # upstream gradient, (N, M)
     where = "affine_backward"
     x, w, b = unpack_cache(where, cache, "x w b")
     x, w, b, dout = as_floats(where, x=x, w=w, b=b, dout=dout)
-    rows = _rows(where, x)
-    N, D, M = sizes(where, x=(rows, "N D"), w=(w, "D M"), b=(b, "M"))
-    check_shape(where, "dout", dout, (N, M))
+    rows = _rows(where, x, w, b)
+    check_shape(where, "dout", dout, (len(x), len(b)))
     return (dout @ w.T).reshape(x.shape), rows.T @ dout, dout.sum(axis=0)
 
 # %% ../nbs/04_layers.ipynb #d192a63f

@@ -12,9 +12,13 @@ import pytest
 
 from cs231n_lit import checks
 from cs231n_lit.classifiers.fc_net import FullyConnectedNet, TwoLayerNet
+from cs231n_lit.convolution import conv_forward_naive
 from cs231n_lit.dropin import imresize
-from cs231n_lit.layers import affine_backward, dropout_backward
+from cs231n_lit.fast_layers import affine_backward_fast, affine_forward_fast
+from cs231n_lit.layers import affine_backward, affine_forward, dropout_backward, softmax_loss, svm_loss
+from cs231n_lit.normalization import batchnorm_backward, batchnorm_forward, layernorm_forward
 from cs231n_lit.solver import Solver, accuracy, load_checkpoint, save_checkpoint
+from cs231n_lit.spatial_norm import spatial_batchnorm_forward, spatial_groupnorm_forward
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 
@@ -66,6 +70,52 @@ def test_dropout_does_not_take_a_sandwichs_cache():
         dropout_backward(x, ((x, x, x), x))
     with pytest.raises(TypeError, match="its?.*x is dict|whose x is dict"):
         affine_backward(x, ({}, x, x))
+
+
+@pytest.mark.parametrize("first", [np.float16, np.float32, np.float64, np.longdouble, ">f4"])
+def test_numbers_and_lists_of_python_follow_the_first_array(first):
+    x, own = np.ones((2, 3), first), np.dtype(first).newbyteorder("=")
+    others = dict(a=2, b=2.5, c=True, d=[1, 2], e=[0.5, 1], f=[[1.5]], g=(), h=(np.float64(1), 2.), i=np.array([1, 2]), j=[np.ones(2)], k=np.int8(3))
+    assert {a.dtype for a in checks.as_floats("f", x=x, **others)} == {own}
+    assert {a.dtype for a in checks.as_floats("f", **others, x=x)[:-1]} == {np.dtype(float)}, "an array of whole numbers leads too, as float64"
+    assert checks.as_floats("f", a=[1.], x=x)[0].dtype == own
+    assert [a.dtype for a in checks.as_floats("f", x=x, y=np.float64(1), z=np.ones(1, "f2"))][1:] == [np.float64, np.float16], "NumPy's numbers keep their type"
+
+
+def test_without_an_array_the_first_leads():
+    assert [a.dtype for a in checks.as_floats("f", x=[1, 2], b=[0.])] == [np.float64] * 2
+    assert [a.dtype for a in checks.as_floats("f", x=[np.float32(1)], b=[0.])] == [np.float32] * 2
+    assert checks.as_float("f", "x", [np.float32(1)]).dtype == np.float32 and checks.as_float("f", "x", 1).dtype == np.float64
+
+
+def test_layers_take_lists_beside_float32():
+    x, w = np.ones((2, 3), np.float32), np.ones((3, 2), np.float32)
+    image, filters = np.ones((1, 1, 2, 2), np.float32), np.ones((1, 1, 2, 2), np.float32)
+    outs = [affine_forward(x, w, [0., 0.5]), affine_forward([[1., 2, 3]], w, np.zeros(2, np.float32)), conv_forward_naive(image, filters, [0.5], {"stride": 1, "pad": 0}),
+            batchnorm_forward(x, [1., 2, 3], [0., 0, 0], {"mode": "train"}), layernorm_forward(x, [1., 2, 3], (0.5, 0, 0), {}),
+            spatial_batchnorm_forward(image, [2.], [0.], {"mode": "train"}), spatial_groupnorm_forward(image, [2.], [0.], 1, {})]
+    assert {out.dtype for out, _ in outs} == {np.dtype(np.float32)}
+    grads = affine_backward([[1., 2], [3, 4]], outs[0][1]) + batchnorm_backward([[1., 2, 3], [4, 5, 6]], outs[3][1])
+    assert {g.dtype for g in grads} == {np.dtype(np.float32)}
+
+
+def test_errors_of_affine_layers_show_the_images_as_given():
+    x, b = np.ones((2, 3, 4, 4)), np.zeros(5)
+    for f in affine_forward, affine_forward_fast:
+        with pytest.raises(ValueError, match=rf"^{f.__name__}: w has D = 6 but x has D = 48: x is \(2, 3, 4, 4\), w is \(6, 5\)$"): f(x, np.ones((6, 5)), b)
+    for f in affine_backward, affine_backward_fast:
+        with pytest.raises(ValueError, match=rf"^{f.__name__}: w has D = 6 but x has D = 48: x is \(2, 3, 4, 4\), w is \(6, 5\)$"): f(np.ones((2, 5)), (x, np.ones((6, 5)), b))
+
+
+def test_a_choice_may_come_from_a_generator():
+    assert checks.check_choice("f", "mode", "b", (c for c in "abc")) == "b"
+    with pytest.raises(ValueError, match="^f: mode needs to be one of 'a', 'b', 'c'; got 'd'$"): checks.check_choice("f", "mode", "d", (c for c in "abc"))
+
+
+@pytest.mark.parametrize("y", [[0, 1, -1], [0, 1, 3], [0, 1, 2**63 - 1], np.array([0, 1, 255], np.uint8), np.array([0, 1, 2**64 - 1], np.uint64), [0, 1, -2**63]])
+def test_labels_are_columns(y):
+    for loss in softmax_loss, svm_loss:
+        with pytest.raises(ValueError, match=f"^{loss.__name__}: y needs labels from 0 to 2, the scores' columns; got"): loss(np.zeros((3, 3)), y)
 
 
 def test_types_to_compute_in():

@@ -414,7 +414,7 @@ drop = lambda **changes: {"mode": "train", "p": 0.5} | changes
 BAD = [
     # affine_forward
     (lambda: affine_forward(np.float64(3), w, b), ValueError, "affine_forward: x needs at least 1 axes (N) but has 0: x is ()"),
-    (lambda: affine_forward(x[:, :1], w, b), ValueError, "affine_forward: w has D = 8 but x has D = 4: x is (3, 4), w is (8, 5)"),
+    (lambda: affine_forward(x[:, :1], w, b), ValueError, "affine_forward: w has D = 8 but x has D = 4: x is (3, 1, 4), w is (8, 5)"),
     (lambda: affine_forward(x, w.T, b), ValueError, "affine_forward: w has D = 5 but x has D = 8"),
     (lambda: affine_forward(x, w[:, :4], b), ValueError, "affine_forward: b has M = 5 but w has M = 4: w is (8, 4), b is (5,)"),
     (lambda: affine_forward(x, w, b[None]), ValueError, "affine_forward: b needs 1 axes (M) but has 2: b is (1, 5)"),
