@@ -58,13 +58,13 @@ prepare: setup ## before a commit: export and clean the notebooks, write README.
 	$(MAKE) test
 
 clean: ## remove everything that is built, the environment too
-	rm -rf $(VENV) _proc build dist *.egg-info cs231n_lit/*.so runs
+	rm -rf $(VENV) _proc build dist *.egg-info cs231n_lit/*.so cs231n_lit/kernels/*.so runs
 	find docs -mindepth 1 -not -name .gitignore -delete
 
 setup: $(VENV)/.ready
 
 # The environment is made again when what it is made from changes: metadata, build script, kernels.
-$(VENV)/.ready: settings.ini pyproject.toml setup.py $(wildcard cs231n_lit/_*_kernels.py)
+$(VENV)/.ready: settings.ini pyproject.toml setup.py $(wildcard cs231n_lit/kernels/[a-z]*.py)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"cs231n_lit needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Name another one: make PYTHON=python3.12")'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "No virtual environment could be made: on Debian and Ubuntu, install python3-venv."; exit 1; }
 	@echo "Setting up $(VENV) (once; a few minutes on a slow network)"

@@ -1,11 +1,11 @@
-"""Metadata from settings.ini, and the compiled kernels: each source once for every instruction set.
+"""Metadata from settings.ini, and the compiled kernels: two groups of sources, each compiled once for every instruction set.
 
 The kernels are optional: where there is no C compiler the build goes on without them, says so, and the
 package computes the same with NumPy. Copies, C files and finished modules stay in build/kernels, so that a
 second build compiles only what changed. Flags in the environment variable CS231N_LIT_CFLAGS come last when
 compiling and linking, in a build folder of their own: `make sanitize` builds that way.
 """
-import configparser, hashlib, os, platform, re, shutil, subprocess, sys, tempfile
+import ast, configparser, hashlib, os, platform, re, shutil, subprocess, sys, tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,15 +24,33 @@ EXTRA = os.environ.get('CS231N_LIT_CFLAGS', '').split()
 # rounding stay as written. Those of the convolution keep GCC from rearranging the loops over one vector
 # (unrolling, splitting, jamming them) before it vectorises them, which costs a factor of ten and more.
 FLAGS = [['-O3'], ['-g0'], ['-fno-math-errno'], ['-fno-trapping-math'], ['-Wno-unused-function']]
-FLAGS_OF = {'_conv_kernels': [['-fno-loop-unroll-and-jam'], ['-fno-tree-loop-distribution'], ['-fno-tree-loop-distribute-patterns'],
+FLAGS_OF = {'conv': [['-fno-loop-unroll-and-jam'], ['-fno-tree-loop-distribution'], ['-fno-tree-loop-distribute-patterns'],
                               ['-DCYTHON_INLINE=inline __attribute__((always_inline))'],
                               ['--param=max-completely-peel-times=7', '--param=max-completely-peeled-insns=1000']],
-            '_layer_kernels': [['--param=max-completely-peel-times=14', '--param=max-completely-peeled-insns=1000']]}
+            'layers': [['--param=max-completely-peel-times=14', '--param=max-completely-peeled-insns=1000']]}
+# The modules of cs231n_lit/kernels that are joined to one before they are compiled, each below those it imports from: the
+# compiler then copies a small function of one into another, with constants in place of its arguments.
+SOURCES = {'conv': ['conv'], 'layers': ['layers']}
 DIRECTIVES = dict(language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, nonecheck=False,
                   cdivision=True, binding=False, infer_types=True)
 
 
 def digest(*texts): return hashlib.sha256('\0'.join(texts).encode()).hexdigest()[:16]
+
+
+def joined(texts):
+    "Sources as one, without their lists of names and what they import from each other. No name may be given twice."
+    lines, names = [], set()
+    for text in texts:
+        kept = text.splitlines()
+        for node in ast.parse(text).body:
+            given = [node.name] if hasattr(node, 'name') else [t.id for t in getattr(node, 'targets', []) if isinstance(t, ast.Name)]
+            if isinstance(node, ast.ImportFrom) and node.level or given == ['__all__']:
+                kept[node.lineno - 1:node.end_lineno] = [''] * (node.end_lineno - node.lineno + 1)
+            elif names & set(given): raise ValueError(f'two kernels are called {given[0]}')
+            else: names |= set(given)
+        lines += kept
+    return '\n'.join(lines) + '\n'
 
 
 def write_if_changed(path, text):
@@ -54,7 +72,7 @@ class build_kernels(build_ext):
             self.extensions, self.failed = [], [f'no usable C compiler ({e})']
             return self.report()
         targets = [t for t, (_, _, extra) in TARGETS.items() if not extra or self.accepts(extra)]
-        self.flags = {f'{kernel}_{t}': f + TARGETS[t][2] + EXTRA for kernel, f in flags.items() for t in targets}
+        self.flags = {f'_{kernel}_{t}': f + TARGETS[t][2] + EXTRA for kernel, f in flags.items() for t in targets}
         self.extensions[:] = [e for e in self.extensions if e.name == SHARED or e.name.rpartition('.')[2] in self.flags]
         self.parallel = self.parallel or min(len(self.extensions), os.cpu_count() or 1)
         super().build_extensions()
@@ -93,7 +111,7 @@ class build_kernels(build_ext):
                            sys.version, self.compiler_name, version('cython'))
             if not kept.exists() or not stamp.exists() or stamp.read_text() != state:
                 stamp.unlink(missing_ok=True)
-                ext.sources = [self.translate(source, name)]
+                ext.sources = [self.translate(source, ext.name)]
                 super().build_extension(ext)
                 shutil.copy2(built, kept)
                 stamp.write_text(state)
@@ -105,21 +123,22 @@ class build_kernels(build_ext):
             built.unlink(missing_ok=True)
 
     def copy_source(self, name):
-        "The kernel's source with facts about this build appended; `fast_layers.status()` reads them."
-        kernel, target = name.rsplit('_', 1)
+        "The kernels' sources with facts about this build appended; `fast_layers.status()` reads them."
+        kernel, target = name[1:].rsplit('_', 1)
         isa, vector, _ = TARGETS[target]
-        text = (HERE/'cs231n_lit'/f'{kernel}.py').read_text(encoding='utf8')
-        facts = dict(ISA=isa, SOURCE_HASH=digest(text), COMPILER=self.compiler_name)
-        text = re.sub(r'^(VECTOR_BYTES\b.*= *)\d+', rf'\g<1>{vector}', text, flags=re.M)
+        texts = [(HERE/'cs231n_lit'/'kernels'/f'{source}.py').read_text(encoding='utf8') for source in SOURCES[kernel]]
+        facts = dict(ISA=isa, SOURCES=SOURCES[kernel], SOURCE_HASH=digest(*texts), COMPILER=self.compiler_name)
+        text = re.sub(r'^(VECTOR_BYTES\b.*= *)\d+', rf'\g<1>{vector}', joined(texts), flags=re.M)
         path = self.folder/f'{name}.py'
         write_if_changed(path, text + '\n' + ''.join(f'{k} = {v!r}\n' for k, v in facts.items()))
         return path
 
-    def translate(self, source, name):
+    def translate(self, source, module):
         "Runs Cython in a process of its own, so that several run at once."
+        name = module.rpartition('.')[2]
         out = self.folder/f'{name}.c'
         directives = [a for k, v in DIRECTIVES.items() for a in ('-X', f'{k}={v}')]
-        args = [f'--shared={SHARED}', *directives, '--module-name', f'cs231n_lit.{name}', f'{name}.py'] if source else [f'--generate-shared={name}.c']
+        args = [f'--shared={SHARED}', *directives, '--module-name', module, f'{name}.py'] if source else [f'--generate-shared={name}.c']
         run = subprocess.run([sys.executable, '-m', 'cython', *args], cwd=self.folder, capture_output=True, text=True)
         if run.returncode: raise RuntimeError(f'Cython failed:\n{run.stdout}{run.stderr}')
         return os.path.relpath(out, HERE)
@@ -130,7 +149,6 @@ class build_kernels(build_ext):
 parser = configparser.ConfigParser(delimiters=['='])
 parser.read(HERE/'settings.ini', encoding='utf8')
 cfg = parser['DEFAULT']
-kernels = [k for k in FLAGS_OF if (HERE/'cs231n_lit'/f'{k}.py').exists()]
 statuses = ['1 - Planning', '2 - Pre-Alpha', '3 - Alpha', '4 - Beta', '5 - Production/Stable', '6 - Mature', '7 - Inactive']
 
 setup(
@@ -154,6 +172,6 @@ setup(
     packages=find_namespace_packages(include=['cs231n_lit', 'cs231n_lit.*']),
     include_package_data=True,
     zip_safe=False,
-    ext_modules=[Extension(name, [], optional=True) for name in [SHARED, *(f'cs231n_lit.{k}_{t}' for k in kernels for t in TARGETS)]],
+    ext_modules=[Extension(name, [], optional=True) for name in [SHARED, *(f'cs231n_lit.kernels._{k}_{t}' for k in SOURCES for t in TARGETS)]],
     cmdclass={'build_ext': build_kernels},
 )

@@ -51,12 +51,12 @@ def _choices(asked: str = "",  # an instruction set, 'numpy', or nothing
     return [usable[asked]]
 
 # %% ../nbs/09_fast_layers.ipynb #4358b21f
-_KERNELS = ("_conv_kernels", "_layer_kernels")
+_KERNELS = ("conv", "layers")
 
 def _load(endings):
     "The kernel modules compiled for the first of `endings` that is there: a dictionary, empty if none is."
     for ending in endings:
-        try: return {name: importlib.import_module(f"cs231n_lit.{name}_{ending}") for name in _KERNELS}
+        try: return {name: importlib.import_module(f"cs231n_lit.kernels._{name}_{ending}") for name in _KERNELS}
         except ImportError: pass
     return {}
 
@@ -65,10 +65,12 @@ _conv, _layer = (_compiled.get(name) for name in _KERNELS)
 
 # %% ../nbs/09_fast_layers.ipynb #d9f3a55b
 def _stale():
-    "Names of compiled modules whose source has changed since."
+    "Names of compiled modules whose sources have changed since."
     def changed(name, module):
-        source = Path(module.__file__).with_name(f"{name}.py")
-        return source.exists() and hashlib.sha256(source.read_text(encoding="utf8").encode()).hexdigest()[:16] != module.SOURCE_HASH
+        sources = [Path(module.__file__).with_name(f"{source}.py") for source in module.SOURCES]
+        if not all(source.exists() for source in sources): return False
+        text = "\0".join(source.read_text(encoding="utf8") for source in sources)
+        return hashlib.sha256(text.encode()).hexdigest()[:16] != module.SOURCE_HASH
     return [name for name, module in _compiled.items() if changed(name, module)]
 
 # %% ../nbs/09_fast_layers.ipynb #61226cb9
@@ -87,7 +89,7 @@ def _say_once():
     if not _compiled and os.environ.get("CS231N_LIT_ISA") != "numpy":
         warnings.warn(f"cs231n_lit: the compiled kernels are missing, so the fast layers run on NumPy and are slower. {_BUILD}", RuntimeWarning, stacklevel=3)
     elif stale := _stale():
-        warnings.warn(f"cs231n_lit: {' and '.join(stale)} changed after being compiled: the old version runs. {_BUILD}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"cs231n_lit: the sources of the {' and '.join(stale)} kernels changed after being compiled: the old version runs. {_BUILD}", RuntimeWarning, stacklevel=3)
 
 # %% ../nbs/09_fast_layers.ipynb #0315edfd
 def _together(*arrays):

@@ -6,7 +6,7 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-import cs231n_lit._conv_kernels as interpreted
+import cs231n_lit.kernels.conv as interpreted
 from cs231n_lit import fast_layers
 from cs231n_lit._threads import get_num_threads, parallel, set_num_threads
 from cs231n_lit.convolution import conv_backward_naive, conv_forward_naive
@@ -16,7 +16,7 @@ def compiled():
     "The compiled kernels that this processor can run."
     found = []
     for ending in fast_layers._choices():
-        try: found.append(importlib.import_module(f"cs231n_lit._conv_kernels_{ending}"))
+        try: found.append(importlib.import_module(f"cs231n_lit.kernels._conv_{ending}"))
         except ImportError: pass
     return found
 

@@ -356,7 +356,7 @@ print(f.status()["compiled"], [str(c.message) for c in caught])
 
 
 def test_without_compiled_modules_numpy_computes_the_same_and_one_warning_says_so():
-    hide = "import sys\nfor k in ('_conv_kernels', '_layer_kernels'):\n    for e in ('v1', 'v3', 'v4'): sys.modules[f'cs231n_lit.{k}_{e}'] = None\n"
+    hide = "import sys\nfor k in ('conv', 'layers'):\n    for e in ('v1', 'v3', 'v4'): sys.modules[f'cs231n_lit.kernels._{k}_{e}'] = None\n"
     out = run(hide + CALL)
     assert out.startswith("False") and out.count("compiled kernels are missing") == 1 and "pip install" in out
     assert run(CALL, CS231N_LIT_ISA="numpy") == "False []\n"
@@ -376,8 +376,8 @@ def test_the_fallback_agrees_with_the_compiled_layers():
 @compiled_only
 def test_a_stale_module_is_noticed(monkeypatch):
     assert fast._stale() == []
-    monkeypatch.setitem(fast._compiled, "_layer_kernels", type("Old", (), {"SOURCE_HASH": "0", "__file__": fast._layer.__file__, "ISA": "", "COMPILER": ""}))
-    assert fast._stale() == ["_layer_kernels"]
+    monkeypatch.setitem(fast._compiled, "layers", type("Old", (), {"SOURCE_HASH": "0", "SOURCES": ["layers"], "__file__": fast._layer.__file__, "ISA": "", "COMPILER": ""}))
+    assert fast._stale() == ["layers"]
 
 
 @compiled_only
@@ -388,8 +388,8 @@ def test_all_instruction_sets_this_processor_has_agree(monkeypatch):
         except ImportError: continue
         if not modules: continue
         monkeypatch.setattr(fast, "_compiled", modules)
-        monkeypatch.setattr(fast, "_conv", modules["_conv_kernels"])
-        monkeypatch.setattr(fast, "_layer", modules["_layer_kernels"])
+        monkeypatch.setattr(fast, "_conv", modules["conv"])
+        monkeypatch.setattr(fast, "_layer", modules["layers"])
         assert error(train_a_little(), wanted) < 1e-12
         seen += 1
     assert seen
@@ -398,8 +398,8 @@ def test_all_instruction_sets_this_processor_has_agree(monkeypatch):
 @compiled_only
 def test_compiled_kernels_are_far_faster_than_interpreted_ones():
     pytest.importorskip("cython")
-    slow = importlib.import_module("cs231n_lit._layer_kernels")
-    assert slow.pool_forward.__module__ == "cs231n_lit._layer_kernels" and not slow.__file__.endswith(".so")
+    slow = importlib.import_module("cs231n_lit.kernels.layers")
+    assert slow.pool_forward.__module__ == "cs231n_lit.kernels.layers" and not slow.__file__.endswith(".so")
     x = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)
     alone = lambda task, count, grain=1: task(0, count, 0)
     def seconds(module, repeats):

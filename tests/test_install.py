@@ -108,7 +108,7 @@ def test_sdist_and_its_wheel(version, oldest, sdist, tmp_path):
     env.pip("wheel", "--no-deps", "--wheel-dir", tmp_path, sdist)
     wheel = next(tmp_path.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive: names = archive.namelist()
-    assert "cs231n_lit/py.typed" in names and any("_conv_kernels_v1" in n for n in names) and not any(n.startswith("tests") for n in names)
+    assert "cs231n_lit/py.typed" in names and any("kernels/_conv_v1" in n for n in names) and not any(n.startswith("tests") for n in names)
     env.pip("install", "--no-deps", wheel)
     env.check()
 

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-import cs231n_lit._conv_kernels as conv_kernels
-import cs231n_lit._layer_kernels as layer_kernels
+import cs231n_lit.kernels.conv as conv_kernels
+import cs231n_lit.kernels.layers as layer_kernels
 from cs231n_lit import optim
 from cs231n_lit.convolution import conv_backward_naive, conv_forward_naive
 from cs231n_lit.layers import relu_backward
