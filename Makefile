@@ -10,7 +10,7 @@ PY := $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND ?= agg
 
-.PHONY: help docs test test-slow train bench sanitize mutate coverage preview prepare setup clean
+.PHONY: help docs test test-slow train bench fuzz sanitize mutate coverage preview prepare setup clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 14
@@ -33,6 +33,9 @@ train: setup ## train the ConvNet on the embedded pictures, in about a minute
 bench: setup ## time every layer beside its naive version, NumPy and PyTorch (if installed)
 	$(PY) benchmarks/bench.py
 	$(PY) benchmarks/four_ways.py
+
+fuzz: setup ## random layers on the compiled kernels, against float64 NumPy, for 10 minutes (SECONDS=60, ARGS="--wide --seed 1")
+	$(PY) scripts/fuzz.py --seconds $(or $(SECONDS),600) $(ARGS)
 
 sanitize: setup ## look for memory errors in the compiled kernels: thousands of random calls, in minutes (needs GCC)
 	$(PY) scripts/sanitize.py
