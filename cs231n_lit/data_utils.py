@@ -132,8 +132,8 @@ def read_binary(path: str | Path,  # a file of the binary version
 # %% ../nbs/02_data_utils.ipynb #4f3030d4
 class _Type:
     "Stands in for numpy.dtype in a pickle."
-    def __init__(self, code, *_): self.code = code
-    def __setstate__(self, state): pass
+    def __init__(self, code, *_): self.code, self.order = code, "="
+    def __setstate__(self, state): self.order = state[1]
 
 class _Array:
     "Stands in for numpy.ndarray in a pickle, and for the function that makes one."
@@ -152,7 +152,7 @@ class _Reader(pickle._Unpickler):  # the one in Python: it checks lengths agains
                 ("numpy.core.multiarray", "_reconstruct"): _Array,
                 ("numpy._core.multiarray", "_reconstruct"): _Array,
                 ("_codecs", "encode"): lambda text, code: text.encode("latin1")}.get((module, name))
-        if kind is None: raise pickle.UnpicklingError(f"it asks for {module}.{name}, which images have no use for")
+        if kind is None: raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data have no use for")
         # a fresh stand-in for each name: a pickle may scribble on what it gets
         return type(kind.__name__, (kind,), {}) if isinstance(kind, type) else kind
 

@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import pytest  # noqa: E402
 
 TESTS = {"layers": "layers", "normalization": "normalization", "convolution": "convolution", "pooling": "pooling",
-         "spatial_norm": "normalization", "optim": "optim", "solver": "solver"}
+         "spatial_norm": "normalization", "optim": "optim", "checkpoint": "solver", "solver": "solver"}
 MESSAGE_ONLY = {"where", "name", "what", "kind", "rule"}  # parameters that appear in messages and nowhere else
 SWAPS = {ast.Lt: [ast.LtE, ast.GtE], ast.LtE: [ast.Lt, ast.Gt], ast.Gt: [ast.GtE, ast.LtE], ast.GtE: [ast.Gt, ast.Lt],
          ast.Eq: [ast.NotEq], ast.NotEq: [ast.Eq], ast.Is: [ast.IsNot], ast.IsNot: [ast.Is], ast.In: [ast.NotIn], ast.NotIn: [ast.In],

@@ -25,7 +25,7 @@ def bits(solver):
         if isinstance(tree, dict): return {k: flat(v) for k, v in tree.items()}
         if isinstance(tree, (list, tuple)): return [flat(v) for v in tree]
         return np.asarray(tree).tobytes()
-    names = "loss_history train_acc_history val_acc_history best_val_acc best_params optim_configs epoch iteration"
+    names = "loss_history train_acc_history val_acc_history best_val_acc best_params best_bn_params optim_configs epoch iteration"
     return flat([{k: getattr(solver, k) for k in names.split()}, solver.model.params, getattr(solver.model, "bn_params", None), np.random.get_state()[1:]])
 
 

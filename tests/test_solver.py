@@ -75,7 +75,7 @@ def same(a, b):
 
 
 def everything(solver):
-    names = "epoch iteration best_val_acc best_params loss_history train_acc_history val_acc_history optim_configs"
+    names = "epoch iteration best_val_acc best_params best_bn_params loss_history train_acc_history val_acc_history optim_configs"
     model = {k: getattr(solver.model, k) for k in ("params", "bn_params") if hasattr(solver.model, k)}
     return {k: getattr(solver, k) for k in names.split()} | model | {"random": np.random.get_state(legacy=False)}
 
@@ -239,12 +239,22 @@ def test_best_parameters_are_copies():
     assert solver.best_params["w"].tolist() == [1]
 
 
-def test_train_again_runs_as_long_again(capsys):
-    solver = Solver(Scripted(accuracies=[0.1] * 6), zeros(6), batch_size=2, num_epochs=2, print_every=100)
+def test_train_again_counts_on(capsys):
+    solver = Solver(Scripted(accuracies=[0.1] * 7), zeros(6), batch_size=2, num_epochs=2, print_every=100)
+    for _ in range(3): solver.train()
+    assert (solver.epoch, solver.num_epochs, solver.iteration, len(solver.loss_history), len(solver.val_acc_history)) == (6, 6, 18, 18, 7)
+    printed = capsys.readouterr().out
+    assert "(Epoch 2 / 2)" in printed and "(Epoch 3 / 4)" in printed and "(Epoch 6 / 6)" in printed
+
+
+def test_epochs_set_by_hand_are_a_total():
+    solver = Solver(Scripted(accuracies=[0.1] * 9), zeros(6), num_epochs=2, verbose=False)
     solver.train()
+    solver.num_epochs = 5
     solver.train()
-    assert (solver.epoch, solver.iteration, len(solver.loss_history), len(solver.val_acc_history)) == (4, 0, 12, 6)
-    assert "(Epoch 4 / 2)" in capsys.readouterr().out
+    assert solver.epoch == 5
+    solver.train()
+    assert solver.epoch == 7
 
 
 def test_no_epochs():
@@ -414,6 +424,7 @@ def test_ctrl_c_keeps_history_and_best_parameters(interruptible):
     model.steps = 10
     solver.train()
     assert (len(solver.loss_history), solver.epoch) == (6, 2)
+    assert model.params["w"].tolist() == [1] and solver._last["params"]["w"].tolist() == [6]
 
 
 # Checkpoints
@@ -617,8 +628,8 @@ def foreign(tmp_path):
     return {"empty": (b"", "not a zip file"), "text": (b"hello", "not a zip file"), "npy": (npy.getvalue(), "not a zip file"),
             "pickle": (pickle.dumps(Evil(mark)), "not a zip file"), "object": (npz(checkpoint=head(state={"array": "a"}), a=evil), "allow_pickle=False"),
             "other-npz": (npz(W1=np.zeros(3)), "checkpoint"), "no-json": (text("hello"), "JSON"), "json-list": (text("[1]"), ""), "no-state": (text('{"format": "cs231n_lit checkpoint", "version": 1}'), "state"),
-            "format": (npz(checkpoint=head(format="other")), " its format: other; given: cs231n_lit checkpoint"),
-            "version-2": (npz(checkpoint=head(version=2)), " its version: 2; given: 1"), "version-0": (npz(checkpoint=head(version=0)), " its version: 0; given: 1"),
+            "format": (npz(checkpoint=head(format="other")), "its format is 'other', version 1; this package reads 'cs231n_lit checkpoint', version 1"),
+            "version-2": (npz(checkpoint=head(version=2)), "version 2; this"), "version-0": (npz(checkpoint=head(version=0)), "version 0; this"),
             "no-array": (npz(checkpoint=head(state={"array": "a"})), "'a'"), "bomb": (bomb.getvalue(), "it is compressed"), "header": (header, "")}
 
 

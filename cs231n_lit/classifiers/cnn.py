@@ -39,6 +39,8 @@ class ThreeLayerConvNet(Net):
         check_settings(where, weight_scale, reg, dtype, C=C, H=H, W=W, num_filters=num_filters, filter_size=filter_size,
                        hidden_dim=hidden_dim, num_classes=num_classes)
         self.reg, self.dtype = reg, np.dtype(dtype)
+        self.arguments = {"input_dim": list(self.input_dim), "num_filters": num_filters, "filter_size": filter_size, "hidden_dim": hidden_dim,
+                          "num_classes": num_classes, "dtype": self.dtype.name}
         self.conv_param = {"stride": 1, "pad": (filter_size - 1) // 2}
         self.pool_param = {"pool_height": 2, "pool_width": 2, "stride": 2}
         Ho, Wo = (conv_output_size(conv_output_size(n, filter_size, 1, self.conv_param["pad"]), 2, 2, where=where, name="the pool's window") for n in (H, W))

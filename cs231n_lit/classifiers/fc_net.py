@@ -7,13 +7,14 @@ __all__ = ['normal_weights', 'check_settings', 'l2_penalty', 'add_penalty_gradie
 
 # %% ../../nbs/12_fc_net.ipynb #912882ea
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..checks import as_float, check_choice, check_count, check_dtype, check_number, check_shape
+from ..checkpoint import _AVERAGES, _check_norms, _describe, get_state, load_state, save_checkpoint
+from ..checks import as_float, check_choice, check_count, check_dtype, check_number, check_shape, sizes
 from ..layer_utils import (affine_norm_relu_backward, affine_norm_relu_forward, affine_relu_backward,
                                     affine_relu_forward)
 from ..layers import affine_backward, affine_forward, dropout_backward, dropout_forward, softmax_loss
@@ -69,35 +70,54 @@ def add_penalty_gradient(grads: dict,   # gradients by name; those of the weight
         for k in range(0, len(W), 256): grads[name][k:k + 256] += reg * W[k:k + 256]  # slices that fit in a cache
 
 # %% ../../nbs/12_fc_net.ipynb #d176674b
-def _read_params(fname):
-    "The arrays of an npz file, without pickle, and no more than the file has bytes."
-    with ZipFile(fname) as z:
-        if any(entry.compress_type != ZIP_STORED for entry in z.infolist()): raise ValueError("it is compressed")
-    with np.load(fname, allow_pickle=False) as saved: return dict(saved)
-
 class Net:
-    "What all nets share: parameters that are saved to and loaded from a file."
+    "What all nets share: a state that is saved to and loaded from a file, and predictions."
     params: dict
+    reg: float
+    arguments: dict  # what the constructor was called with
+    def loss(self, X: np.ndarray, y: np.ndarray | None = None) -> Any: raise NotImplementedError("each net has its own")
 
     def save(self,
-             fname: str,  # file to write, under just this name
+             fname: str | Path,  # file to write, under just this name
             ) -> None:
-        "Write the parameters as an npz file; no pickle."
-        with open(fname, "wb") as f: np.savez(f, **self.params)
+        "Write the net's state and how to build it as a checkpoint; no pickle."
+        save_checkpoint(fname, {"model": _describe(self) | get_state(self)})
 
     def load(self,
-             fname: str,  # a file that `save` wrote
+             fname: str | Path,  # what `save` or a `Solver` wrote, or a file of parameters in the course's form
             ) -> bool:    # False where there is no such file
-        "Read the parameters back. Raises ValueError for a damaged or foreign file, and where names or shapes are not this net's."
-        try: params = _read_params(fname)
+        "Read a state back. Raises ValueError for a damaged or foreign file, and for one that does not fit: names, shapes, running averages."
+        where = f"{type(self).__name__}.load:"
+        try: state = load_state(fname)
         except FileNotFoundError: return False
-        except OSError: raise
-        except Exception as e:  # a broken file can raise almost anything
-            raise ValueError(f"{type(self).__name__}.load: {fname} is not a file of saved parameters: {e or type(e).__name__}") from None
-        shapes, own = ({n: np.shape(w) for n, w in p.items()} for p in (params, self.params))
-        if shapes != own: raise ValueError(f"{type(self).__name__}.load: {fname} holds {shapes}, but this net has {own}")
-        self.params = {n: params[n].astype(w.dtype) for n, w in self.params.items()}
+        except ValueError as e: raise ValueError(f"{where} {e}") from None
+        shapes, own = ({n: np.shape(w) for n, w in p.items()} for p in (state["params"], self.params))
+        if shapes != own: raise ValueError(f"{where} {fname} holds {shapes}, but this net has {own}")
+        _check_norms(f"{where} {fname}", state, self)
+        self.params = {n: state["params"][n].astype(w.dtype) for n, w in self.params.items()}
+        for param, saved in zip(getattr(self, "bn_params", []), state.get("bn_params", [])):
+            for k in _AVERAGES: param.pop(k, None)
+            param |= {k: saved[k] for k in _AVERAGES if k in saved}
         return True
+
+    def predict_proba(self,
+                      X: np.ndarray,  # examples, as for `loss`
+                      batch_size: int = 100,  # examples at a time
+                     ) -> np.ndarray: # the probability of each class, shape (N, C); rows sum to 1
+        "The softmax of the scores, in test mode."
+        where = f"{type(self).__name__}.predict"
+        check_count(where, "batch_size", batch_size)
+        sizes(where, X=(X := as_float(where, "X", X), "N ..."))
+        scores = np.concatenate([self.loss(X[n:n + batch_size]) for n in range(0, max(len(X), 1), batch_size)])
+        e = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return e / e.sum(axis=1, keepdims=True)
+
+    def predict(self,
+                X: np.ndarray,  # examples, as for `loss`
+                batch_size: int = 100,  # examples at a time
+               ) -> np.ndarray: # the class of each, shape (N,), whole numbers
+        "The classes with the highest scores, in test mode."
+        return self.predict_proba(X, batch_size).argmax(axis=1)
 
 # %% ../../nbs/12_fc_net.ipynb #f0992e17
 class TwoLayerNet(Net):
@@ -112,6 +132,7 @@ class TwoLayerNet(Net):
                 ):
         check_settings("TwoLayerNet", weight_scale, reg, input_dim=input_dim, hidden_dim=hidden_dim, num_classes=num_classes)
         self.reg = reg
+        self.arguments = {"input_dim": input_dim, "hidden_dim": hidden_dim, "num_classes": num_classes}
         self.params = {"W1": normal_weights((input_dim, hidden_dim), weight_scale, np.float64, rng),
                        "b1": np.zeros(hidden_dim),
                        "W2": normal_weights((hidden_dim, num_classes), weight_scale, np.float64, rng),
@@ -157,6 +178,8 @@ class FullyConnectedNet(Net):
         self.normalization = check_choice(where, "normalization", normalization, (None, "batchnorm", "layernorm"))
         self.use_dropout = keep != 1
         self.reg, self.dtype = reg, np.dtype(dtype)
+        self.arguments = {"hidden_dims": list(hidden_dims), "input_dim": input_dim, "num_classes": num_classes, "dropout_keep_ratio": keep,
+                          "normalization": normalization, "dtype": self.dtype.name, "seed": seed}
         self.num_layers = 1 + len(hidden_dims)
         self.params = {}
         dims = [input_dim, *hidden_dims, num_classes]
