@@ -10,7 +10,7 @@ PY := $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND ?= agg
 
-.PHONY: help docs test test-slow train bench fuzz sanitize mutate coverage preview prepare setup clean
+.PHONY: help docs test test-slow test-browser train bench fuzz sanitize mutate coverage preview prepare setup clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 14
@@ -26,6 +26,9 @@ test: setup ## run every page, every test, and check the built site
 test-slow: setup ## the same with real training and long fault injection; uses CIFAR-10 where it is found
 	nbdev_test --flags slow --n_workers 1 --timing
 	$(PY) -m pytest -m slow
+
+test-browser: setup docs ## run every cell of every page in the browser, through the page's own buttons (an hour on two cores)
+	$(PY) -m pytest -m "slow or not slow" tests/test_browser_run.py
 
 train: setup ## train the ConvNet on the embedded pictures, in about a minute
 	$(BIN)/cs231n-lit train

@@ -140,6 +140,7 @@ def finish(page, notebook, settings):
 
 
 def main():
+    import run_cells  # beside this script
     os.chdir(ROOT)
     keep = (DOCS / ".gitignore").read_text() if (DOCS / ".gitignore").exists() else "*\n!.gitignore\n"
     quarto = shutil.which("quarto")
@@ -151,7 +152,10 @@ def main():
     config.read(ROOT / "settings.ini")
     pages = {name: finish((DOCS / name).read_text(encoding="utf-8"), notebook, config["DEFAULT"]) for name, notebook in notebooks().items()}
     ids = {name: set(re.findall(r'\bid="([^"]+)"', page)) for name, page in pages.items()}
-    for name, page in pages.items(): (DOCS / name).write_text(without_dead_ends(page, name, ids), encoding="utf-8")
+    run_cells.write_engine(DOCS, config["DEFAULT"])
+    for name, page in pages.items():
+        (DOCS / name).write_text(run_cells.with_run(DOCS, name, without_dead_ends(page, name, ids), notebooks()[name]), encoding="utf-8")
+    if os.environ.get("VENDOR"): run_cells.vendor(DOCS, os.environ.get("CS231N_LIT_WHEELS"))
     (DOCS / ".gitignore").write_text(keep)
     print(f"Built with {'Quarto' if quarto else 'smalldocs (Quarto is not installed)'}: open {DOCS / 'index.html'}")
 
