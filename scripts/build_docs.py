@@ -18,10 +18,12 @@ from urllib.parse import quote
 
 import nbformat
 
+import figures
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, PROC, NBS = ROOT / "docs", ROOT / "_proc", ROOT / "nbs"
 NUMBERED = re.compile(r"\b\d\d[a-z]*_(\w+)\.(ipynb|html)\b")  # 06_convolution.ipynb: the page convolution.html
-MATH = re.compile(r'(<span class="math (inline|display)">)\\[(\[](.*?)\\[)\]]</span>', re.S)
+MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
 KATEX = re.compile(r"<(?:link|script)\b[^>]*katex[^>]*>(?:</script>)?")
 TAGS = re.compile(r"<[^>]+>")
 
@@ -58,23 +60,12 @@ def final_names():
         text = path.read_text(encoding="utf-8")
         target = published(path)
         path.unlink()
-        target.write_text(NUMBERED.sub(r"\1.\2", text), encoding="utf-8")
+        target.write_text(NUMBERED.sub(r"\1.\2", re.sub(r"output-file: [\w.]+\\n", "", text)), encoding="utf-8")
 
 
 def to_mathml(page, convert):
-    "One page's HTML with its TeX turned into MathML and without KaTeX."
-    def formula(m):
-        tag, kind, tex = m.groups()
-        return f"{tag}{convert(html.unescape(tex).strip(), displaystyle=kind == 'display')}</span>"
-    return MATH.sub(formula, KATEX.sub("", page))
-
-
-def used_icons(folder):
-    "Leave the icons that are used in the style sheet of two thousand."
-    used = {name for p in [*folder.glob("*.html"), *folder.glob("site_libs/*.js")] for name in re.findall(r"\bbi-[\w-]+", p.read_text(encoding="utf-8"))}
-    sheet = folder / "site_libs/bootstrap-icons/bootstrap-icons.min.css"
-    rule = re.compile(r"\.(bi-[\w-]+)::before\{[^}]*\}")
-    sheet.write_text(rule.sub(lambda m: m[0] * (m[1] in used), sheet.read_text(encoding="utf-8")), encoding="utf-8")
+    "One page's HTML with its TeX turned into MathML, as Quarto does it, and without KaTeX."
+    return MATH.sub(lambda m: convert(html.unescape(m[2]).strip(), displaystyle=m[1] == "display"), KATEX.sub("", page))
 
 
 def with_smalldocs():
@@ -86,7 +77,6 @@ def with_smalldocs():
     for page in (PROC / "docs").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         page.write_text(to_mathml(text, convert), encoding="utf-8")
-    used_icons(PROC / "docs")
 
 
 def reading_time(notebook):
@@ -107,17 +97,23 @@ def facts(notebook, settings):
     return f'<p class="page-facts">{time} to read · <a href="{source}">View source</a> · <a href="{run}">Run this notebook</a></p>'
 
 
+def offline(page):
+    "Without the two scripts that Quarto loads from elsewhere on a page with an animation, which uses neither."
+    page = re.sub(r'<script\b[^>]*\bsrc="(?:https?:)?//[^"]*/(?:require|jquery)[\w.]*\.js"[^>]*>\s*</script>\s*', "", page)
+    return re.sub(r"<script\b[^>]*>\s*define\('jquery'.*?</script>\s*", "", page, flags=re.S)
+
+
 def by_keyboard(page):
     "Boxes that may scroll can be reached by keyboard; what unfolds a part of the sidebar or of the text is a button."
     def wide(m):
-        text = html.unescape(TAGS.sub("", m[2]))
-        return m[0].replace(m[1], m[1][:-1] + ' tabindex="0">', 1) if max(map(len, text.split("\n"))) > 40 else m[0]
-    page = re.sub(r"(<pre>)<code>(.*?)</code>", wide, page, flags=re.S)
-    page = re.sub(r'(<span class="math display">)(.*?)</span>', lambda m: m[0].replace(m[1], m[1][:-1] + ' tabindex="0">', 1), page, flags=re.S)
+        text = html.unescape(TAGS.sub("", m[3]))
+        return f'{m[1]} tabindex="0">{m[2]}' if max(map(len, text.split("\n"))) > 40 else m[0]
+    page = re.sub(r'(<pre(?: class="(?!sourceCode)[^"]*")?)>((<code\b.*?)</code>)', wide, page, flags=re.S)
+    page = re.sub(r'<math\b[^>]*\bdisplay="block".*?</math>', r'<span class="math display" tabindex="0">\g<0></span>', page, flags=re.S)
     if "sd-table" not in page: page = re.sub(r"<table\b.*?</table>", r'<div class="sd-table">\g<0></div>', page, flags=re.S)
     page = page.replace('<div class="sd-table">', '<div class="sd-table" tabindex="0">')
-    page = re.sub(r'(<div class="callout-header[^>]*?) data-bs-toggle="collapse"', r'\1 role="button" tabindex="0" data-bs-toggle="collapse"', page)
-    return re.sub(r'(<a class="sidebar-item-[^>]*?)role="navigation"', r'\1role="button" tabindex="0"', page)
+    page = re.sub(r'<div(?=[^>]* class="callout-header)(?=[^>]* data-bs-toggle="collapse")', r'\g<0> role="button" tabindex="0"', page)
+    return re.sub(r'<a(?=[^>]* class="sidebar-item-)([^>]*) role="navigation"', r'<a\1 role="button" tabindex="0"', page)
 
 
 def without_dead_ends(page, name, ids):
@@ -130,13 +126,26 @@ def without_dead_ends(page, name, ids):
     return re.sub(r'<a href="([\w./]+\.html)#([\w.]+)">(<code>.*?</code>)</a>', alive, page)
 
 
+def used_rules(folder):
+    "Leave the rules of the renderer's style sheets whose classes some page or script of the site names: of Quarto's two themes, 130 kB each instead of 450."
+    words = {word for p in [*folder.rglob("*.html"), *folder.rglob("*.js")] for word in re.findall(r"[\w-]+", p.read_text(encoding="utf-8"))}
+    def used(m):
+        named = lambda selector: set(re.findall(r"\.([a-zA-Z][\w-]*)", re.sub(r":not\([^)]*\)|\[[^]]*\]", "", selector)))
+        kept = [selector for selector in re.split(r",(?![^(]*\))", m[1]) if named(selector) <= words]
+        return f"{','.join(kept)}{{{m[2]}}}" if kept else ""
+    for sheet in folder.glob("site_libs/**/*.css"):
+        text = re.sub(r"/\*.*?\*/", "", sheet.read_text(encoding="utf-8"), flags=re.S)
+        sheet.write_text(re.sub(r"([^{};]+)\{([^{}]*)\}", used, text), encoding="utf-8")
+
+
 def finish(page, notebook, settings):
     "One page's HTML with what neither renderer has."
     path = notebook.relative_to(ROOT)
-    page = re.sub(r'(<header id="title-block-header".*?)(</header>)', lambda m: m[1] + facts(notebook, settings) + m[2], page, count=1, flags=re.S)
+    page = re.sub(r'(<header\b[^>]*title-block-header.*?)(</header>)', lambda m: m[1] + facts(notebook, settings) + m[2], page, count=1, flags=re.S)
     page = page.replace(f'/{published(path).as_posix()}"', f'/{path.as_posix()}"')  # links to the source, by smalldocs
     page = page.replace(f'<a href="{settings["doc_host"]}{settings["doc_baseurl"]}/', '<a href="' + "../" * (len(path.parts) - 2))  # links of functions' names, by nbdev
-    return by_keyboard(page)
+    page = figures.mark(page, notebook, (DOCS / published(notebook.relative_to(NBS))).parent)
+    return by_keyboard(offline(page))
 
 
 def main():
@@ -155,6 +164,7 @@ def main():
     run_cells.write_engine(DOCS, config["DEFAULT"])
     for name, page in pages.items():
         (DOCS / name).write_text(run_cells.with_run(DOCS, name, without_dead_ends(page, name, ids), notebooks()[name]), encoding="utf-8")
+    used_rules(DOCS)
     if os.environ.get("VENDOR"): run_cells.vendor(DOCS, os.environ.get("CS231N_LIT_WHEELS"))
     (DOCS / ".gitignore").write_text(keep)
     print(f"Built with {'Quarto' if quarto else 'smalldocs (Quarto is not installed)'}: open {DOCS / 'index.html'}")

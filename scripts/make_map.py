@@ -2,15 +2,15 @@
 
 Run after the pages: python scripts/make_map.py writes nbs/images/map/*.webp and nbs/images/favicon.png.
 """
-import base64
 import io
 import re
 from pathlib import Path
 
-import nbformat
 import numpy as np
 from matplotlib import pyplot as plt
 from PIL import Image, ImageOps
+
+from figures import ABOUT, SHOW, outputs
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 SIZE = 300, 168
@@ -19,7 +19,7 @@ SIZE = 300, 168
 WHOLE = 0, 0, 1, 1
 FIGURES = {
     "01_gradient_check": (1, WHOLE), "02_data_utils": (0, WHOLE), "03_vis_utils": (1, WHOLE), "04_layers": (1, WHOLE),
-    "05_normalization": (1, WHOLE), "06_convolution": (2, (.25, 0, .75, .5)), "07_pooling": (1, WHOLE), "08_spatial_norm": (0, (0, 0, .5, 1)),
+    "05_normalization": (2, WHOLE), "06_convolution": (3, (.25, 0, .75, .5)), "07_pooling": (1, WHOLE), "08_spatial_norm": (0, (0, 0, .5, 1)),
     "09a_threads": (0, WHOLE), "kernels/00_getting_fast": (3, WHOLE), "kernels/01_conv_kernels": (0, WHOLE), "kernels/20_layer_kernels": (0, WHOLE), "10_layer_utils": (0, WHOLE),
     "11_optim": (3, (0, 0, .5, 1)), "14_solver": (0, (0, 0, .5, 1)),
 }
@@ -32,10 +32,9 @@ LINES = {
 
 
 def figure(name, k):
-    "Picture number k of a notebook."
-    outputs = [o["data"] for c in nbformat.read(NBS / f"{name}.ipynb", 4).cells for o in c.get("outputs", []) if "data" in o]
-    pictures = [d[kind] for d in outputs for kind in ("image/png", "image/jpeg") if kind in d]
-    return Image.open(io.BytesIO(base64.b64decode(pictures[k]))).convert("RGB")
+    "Figure number k of a notebook, and what its cell says."
+    cell, data = list(outputs(NBS / f"{name}.ipynb"))[k]
+    return Image.open(io.BytesIO(data)).convert("RGB"), cell.source
 
 
 def line(text):
@@ -63,11 +62,13 @@ def main():
     folder = NBS / "images/map"
     folder.mkdir(exist_ok=True)
     icon().save(NBS / "images/favicon.png")
-    cards = {n: card(figure(n, k), part) for n, (k, part) in FIGURES.items()} | {n: card(line(t), WHOLE) for n, t in LINES.items()}
-    for name, picture in cards.items():
+    figures = {n: (*figure(n, k), part) for n, (k, part) in FIGURES.items()} | {n: (line(t), t, WHOLE) for n, t in LINES.items()}
+    for name, (picture, source, part) in figures.items():
         path = folder / f"{re.sub(r'[0-9]+[a-z]*_', '', name)}.webp"
         path.parent.mkdir(exist_ok=True)
-        picture.save(path, quality=70, method=6)
+        about = Image.Exif()
+        if SHOW.search(source): about[ABOUT] = "pictures"
+        card(picture, part).save(path, quality=70, method=6, **({"exif": about} if about else {}))
 
 
 if __name__ == "__main__":
