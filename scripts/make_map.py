@@ -21,7 +21,7 @@ FIGURES = {
     "01_gradient_check": (1, WHOLE), "02_data_utils": (0, WHOLE), "03_vis_utils": (1, WHOLE), "04_layers": (1, WHOLE),
     "05_normalization": (2, WHOLE), "06_convolution": (3, (.25, 0, .75, .5)), "07_pooling": (1, WHOLE), "08_spatial_norm": (0, (0, 0, .5, 1)),
     "09a_threads": (0, WHOLE), "kernels/00_getting_fast": (3, WHOLE), "kernels/01_conv_kernels": (0, WHOLE), "kernels/20_layer_kernels": (0, WHOLE), "10_layer_utils": (0, WHOLE),
-    "11_optim": (3, (0, 0, .5, 1)), "14_solver": (0, (0, 0, .5, 1)),
+    "11_optim": (4, (0, 0, .5, 1)), "11b_schedules": (1, WHOLE), "14_solver": (0, (0, 0, .5, 1)),
 }
 # The pages without a figure of their own.
 LINES = {
