@@ -27,7 +27,7 @@ class ThreeLayerConvNet(Net):
                  filter_size: int = 7,            # HH = WW, in pixels; odd sizes keep height and width
                  hidden_dim: int = 100,           # M, units of the hidden affine layer
                  num_classes: int = 10,           # number of classes
-                 weight_scale: float = 1e-3,      # standard deviation of the initial weights
+                 weight_scale: float | str = 1e-3,      # standard deviation of the initial weights, or "he"
                  reg: float = 0.0,                # strength of the L2 penalty
                  dtype: DTypeLike = np.float32,   # type the net computes in
                  rng: np.random.Generator | None = None,  # a `numpy.random.Generator`; NumPy's global one by default

@@ -6,6 +6,7 @@
 __all__ = ['normal_weights', 'check_settings', 'l2_penalty', 'add_penalty_gradient', 'Net', 'TwoLayerNet', 'FullyConnectedNet']
 
 # %% ../../nbs/12_fc_net.ipynb #912882ea
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,28 +21,32 @@ from ..layer_utils import (affine_norm_relu_backward, affine_norm_relu_forward, 
 from ..layers import affine_backward, affine_forward, dropout_backward, dropout_forward, softmax_loss
 
 # %% ../../nbs/12_fc_net.ipynb #c0e67b47
+def _check_scale(where, name, scale):
+    "A number of at least 0, or the word he."
+    return scale if isinstance(scale, str) and scale == "he" else check_number(where, name, scale, 0)
+
 def normal_weights(shape: tuple,  # shape of the weights
-                   scale: float,  # standard deviation
+                   scale: float | str,  # standard deviation, or "he": the root of 2 / inputs of a unit
                    dtype: DTypeLike,  # type of the result
                    rng: np.random.Generator | None = None,  # a `numpy.random.Generator`; by default NumPy's global one, seeded by `np.random.seed`
                   ) -> np.ndarray:  # weights drawn from a normal distribution around 0
     "Draw weights in float64, scale them, and round to `dtype`."
-    check_number("normal_weights", "scale", scale, 0)
     for n in shape: check_count("normal_weights", "shape", n, 0)
+    if _check_scale("normal_weights", "scale", scale) == "he": scale = math.sqrt(2 / max(1, shape[0] if len(shape) == 2 else math.prod(shape[1:])))
     if rng is not None and not hasattr(rng, "standard_normal"): raise TypeError(f"normal_weights: rng needs to be a numpy.random.Generator; got {rng!r}")
     draw = np.random.randn(*shape) if rng is None else rng.standard_normal(shape)
     return (scale * draw).astype(check_dtype("normal_weights", dtype))
 
 # %% ../../nbs/12_fc_net.ipynb #4b9ac2d3
 def check_settings(where: str,           # name of the net, for the message
-                   weight_scale: float,  # standard deviation of the initial weights
+                   weight_scale: float | str,  # standard deviation of the initial weights, or "he"
                    reg: float,           # strength of the L2 penalty
                    dtype: DTypeLike = np.float64,  # type the net computes in
                    **counts: int,        # sizes that have to be whole numbers from 1
                   ) -> None:
     "Raise ValueError or TypeError unless a net can be built from these settings."
     for name, value in counts.items(): check_count(where, name, value)
-    check_number(where, "weight_scale", weight_scale, 0)
+    _check_scale(where, "weight_scale", weight_scale)
     check_number(where, "reg", reg, 0)
     check_dtype(where, dtype)
 
@@ -126,7 +131,7 @@ class TwoLayerNet(Net):
                  input_dim: int = 3 * 32 * 32,  # D, numbers in one input
                  hidden_dim: int = 100,         # M, hidden units
                  num_classes: int = 10,         # C, classes
-                 weight_scale: float = 1e-3,    # standard deviation of the initial weights
+                 weight_scale: float | str = 1e-3,    # standard deviation of the initial weights, or "he": the root of 2 / inputs, layer by layer
                  reg: float = 0.0,              # strength of the L2 penalty
                  rng: np.random.Generator | None = None,  # a `numpy.random.Generator`; NumPy's global one by default
                 ):
@@ -164,7 +169,7 @@ class FullyConnectedNet(Net):
                  dropout_keep_ratio: float = 1,   # probability of keeping a unit; 1 leaves dropout out
                  normalization: str | None = None,  # 'batchnorm', 'layernorm' or None
                  reg: float = 0.0,                # strength of the L2 penalty
-                 weight_scale: float = 1e-2,      # standard deviation of the initial weights
+                 weight_scale: float | str = 1e-2,      # standard deviation of the initial weights, or "he": the root of 2 / inputs, layer by layer
                  dtype: DTypeLike = np.float32,   # type the net computes in
                  seed: int | None = None,         # seed of the dropout masks; the same masks at each call, for gradient checks
                  dropout: float | None = None,    # older name of `dropout_keep_ratio`
