@@ -116,7 +116,7 @@ def grad_check_sparse(f: Callable,      # function of `x` that returns a number
                       num_checks: int = 10,  # how many random entries to look at
                       h: float = 1e-5,  # step
                      ) -> None:
-    "Compare a gradient with the numeric one at a few random entries, and print both."
+    "Compare a gradient with the numeric one at a few entries, drawn by Python's `random`, and print both."
     where = "grad_check_sparse"
     _check_movable(where, f, x, h)
     f, analytic_grad = _one_number(where, f), as_float(where, "analytic_grad", analytic_grad)
@@ -140,6 +140,7 @@ def _at_kink(f, x, i, df, h, analytic, mismatch, slack):
     one, half, third = (_slopes(f, x, i, df, h / t) for t in (1, 2, 3))
     gap = np.diff([one, 2 * half, 3 * third])  # the same three times where f is smooth
     low, high = np.sort(2 * half - one)        # the slopes at the entry itself, without half a bend
+    # One corner spreads the three over at least 2/3 of the mismatch, a smooth function over nothing.
     return np.ptp(gap) > 0.4 * mismatch and low - slack <= analytic <= high + slack
 
 # %% ../nbs/01_gradient_check.ipynb #9cb815f7
