@@ -54,7 +54,10 @@ def relu_backward(dout: np.ndarray,   # upstream gradient, in x's shape
     "Let the gradient pass where the input was positive."
     x, dout = as_floats("relu_backward", cache=cache, dout=dout)
     check_shape("relu_backward", "dout", dout, x.shape)
-    return np.where(x <= 0, 0, dout)
+    closed = x <= 0
+    with np.errstate(invalid="ignore"): dx = np.asarray(dout * ~closed)
+    if not np.isfinite(dx).all(): dx[closed] = 0  # 0 · ∞ and 0 · NaN
+    return dx
 
 # %% ../nbs/04_layers.ipynb #47e0526c
 def dropout_forward(x: np.ndarray,        # numbers, any shape

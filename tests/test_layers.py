@@ -102,6 +102,29 @@ def test_relu_by_eye():
     np.testing.assert_array_equal(relu_backward(np.arange(1., 10).reshape(3, 3), cache), [[0, 0, 0], [0, 0, 6], [7, 8, 9]])
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize("shape", [(), (1,), (0, 3), (7, 11)])
+def test_relu_gradient_is_a_choice_not_a_product(shape, dtype):
+    "Every pair of numbers that a product would mix up: as np.where has it, without a warning, whatever the types."
+    odd = np.array([-np.inf, -1, -0., 0, 5e-8, 1, np.inf, np.nan])
+    draw = np.random.default_rng(0)
+    for other in dtype, np.float64:
+        x, dout = draw.choice(odd, shape).astype(dtype), draw.choice(odd, shape).astype(other)
+        dx = relu_backward(dout, x)
+        np.testing.assert_array_equal(dx, np.where(x <= 0, 0, dout))
+        assert isinstance(dx, np.ndarray) and dx.dtype == np.result_type(dout) and dx.shape == shape and not np.shares_memory(dx, dout)
+
+
+@pytest.mark.skipif(not find_spec("torch"), reason="PyTorch is not installed")
+def test_relu_gradient_at_nan_and_infinity_is_pytorchs():
+    import torch
+    odd = np.array([-np.inf, -1, -0., 0, 5e-324, 1, np.inf, np.nan])
+    x, dout = map(np.ravel, np.meshgrid(odd, odd))
+    leaf = torch.tensor(x, requires_grad=True)
+    torch.relu(leaf).backward(torch.tensor(dout))
+    np.testing.assert_array_equal(relu_backward(dout, x), leaf.grad.numpy())
+
+
 def test_relu_gives_a_closed_unit_no_gradient_at_all():
     "Not even 0 · inf = NaN."
     np.testing.assert_array_equal(relu_backward(np.array([np.inf, np.nan, -np.inf]), np.array([-1., 0, 1])), [0, 0, -np.inf])
