@@ -21,16 +21,18 @@ TARGETS = {'v1': ('x86-64' if X86 else platform.machine(), 16, []),
            'v4': ('x86-64-v4', 64, ['-march=x86-64-v4', '-mprefer-vector-width=512'])}
 EXTRA = os.environ.get('CS231N_LIT_CFLAGS', '').split()
 # Flags used where the compiler has them. None of them changes a result (so no -ffast-math): NaN, infinity and
-# rounding stay as written. Those of the convolution keep GCC from rearranging the loops over one vector
-# (unrolling, splitting, jamming them) before it vectorises them, which costs a factor of ten and more.
+# rounding stay as written. Those of the convolution keep compilers from rearranging the loops over one vector
+# (unrolling, splitting, jamming them) before they vectorise them, which costs a factor of ten and more.
 FLAGS = [['-O3'], ['-g0'], ['-fno-math-errno'], ['-fno-trapping-math'], ['-Wno-unused-function']]
 FLAGS_OF = {'conv': [['-fno-loop-unroll-and-jam'], ['-fno-tree-loop-distribution'], ['-fno-tree-loop-distribute-patterns'],
-                              ['-DCYTHON_INLINE=inline __attribute__((always_inline))'],
-                              ['--param=max-completely-peel-times=7', '--param=max-completely-peeled-insns=1000']],
+                     ['-DCYTHON_INLINE=inline __attribute__((always_inline))'],
+                     ['--param=max-completely-peel-times=7', '--param=max-completely-peeled-insns=1000'],  # GCC
+                     ['-mllvm', '-unroll-full-max-count=7']],                                              # clang
             'layers': [['--param=max-completely-peel-times=14', '--param=max-completely-peeled-insns=1000']]}
 # The modules of cs231n_lit/kernels that are joined to one before they are compiled, each below those it imports from: the
 # compiler then copies a small function of one into another, with constants in place of its arguments.
-SOURCES = {'conv': ['conv'], 'layers': ['layers']}
+SOURCES = {'conv': ['tile', 'memory', 'share', 'windows', 'window_gradients', 'strips', 'four_rows', 'winograd', 'winograd_gradients', 'matrix', 'conv'],
+           'layers': ['layers']}
 DIRECTIVES = dict(language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, nonecheck=False,
                   cdivision=True, binding=False, infer_types=True)
 
@@ -128,7 +130,7 @@ class build_kernels(build_ext):
         isa, vector, _ = TARGETS[target]
         texts = [(HERE/'cs231n_lit'/'kernels'/f'{source}.py').read_text(encoding='utf8') for source in SOURCES[kernel]]
         facts = dict(ISA=isa, SOURCES=SOURCES[kernel], SOURCE_HASH=digest(*texts), COMPILER=self.compiler_name)
-        text = re.sub(r'^(VECTOR_BYTES\b.*= *)\d+', rf'\g<1>{vector}', joined(texts), flags=re.M)
+        text = re.sub(r'^(def vector_bytes\(\).*return )\d+', rf'\g<1>{vector}', joined(texts), flags=re.M)
         path = self.folder/f'{name}.py'
         write_if_changed(path, text + '\n' + ''.join(f'{k} = {v!r}\n' for k, v in facts.items()))
         return path

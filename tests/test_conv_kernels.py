@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 import cs231n_lit.kernels.conv as interpreted
+import cs231n_lit.kernels.four_rows as interpreted_four_rows
+import cs231n_lit.kernels.strips as interpreted_strips
+import cs231n_lit.kernels.windows as interpreted_windows
 from cs231n_lit import fast_layers
 from cs231n_lit._threads import get_num_threads, parallel, set_num_threads
 from cs231n_lit.convolution import conv_backward_naive, conv_forward_naive
@@ -56,16 +59,16 @@ def draw(rng, winograd=False, pointwise=False, bands=False):
 
 
 SMALL = [((n, 70, h, h), (f, 70, 3, 3), 2, 1) for n, h, f in [(1, 2, 96), (2, 3, 70), (3, 6, 64), (13, 4, 65), (40, 1, 64)]]  # several images at once
-# filters of 1 x 1 so many that the backward pass takes dout in bands of its places; in the first two the last band is shorter than a vector
+# filters of 1 x 1 so many that they make several items of 96 rows, the last of them short
 BANDS = [((2, 7, 9, 33), (400, 7, 1, 1), 1, 0), ((1, 6, 5, 39), (700, 6, 1, 1), 1, 0), ((3, 13, 13, 20), (650, 13, 1, 1), 1, 0)]
 
 
-def check(kernels, x_shape, w_shape, S, P, rng, dtype, limit, threads=1):
+def check(kernels, x_shape, w_shape, S, P, rng, dtype, limit, threads=1, way=None):
     "Compare all four results with the reference."
     x, w, b = (rng.standard_normal(s).astype(dtype) for s in (x_shape, w_shape, w_shape[:1]))
     dout = rng.standard_normal(windows(x, w, S, P).shape[:1] + w_shape[:1] + windows(x, w, S, P).shape[2:4]).astype(dtype)
     kept = [a.copy() for a in (x, w, b, dout)]
-    got = kernels.conv_forward(x, w, b, S, P, parallel, threads), *kernels.conv_backward(dout, x, w, S, P, True, parallel, threads)
+    got = kernels.conv_forward(x, w, b, S, P, parallel, threads, way), *kernels.conv_backward(dout, x, w, S, P, True, parallel, threads, way)
     for name, a, e in zip(("out", "dx", "dw", "db"), got, reference(x, w, b, dout, S, P)):
         assert a.dtype == dtype and a.shape == e.shape
         # sums of a few numbers of both signs may be small by chance: compare with what was summed, too
@@ -103,21 +106,28 @@ BORDERS = [((4, 3, 17, 17), (25, 3, 7, 7), 1, 3), ((3, 8, 15, 15), (25, 8, 5, 5)
 @pytest.mark.parametrize("shapes", BORDERS)
 def test_borders_stay_zero(kernels, shapes):
     rng = np.random.default_rng(0)
-    check(kernels, *shapes, rng, np.float32, 1e-5)
-    check(kernels, *shapes, rng, np.float64, 1e-12)
+    for way in "four rows", "strips", "windows":
+        check(kernels, *shapes, rng, np.float32, 1e-5, way=way)
+        check(kernels, *shapes, rng, np.float64, 1e-12, way=way)
+
+
+def way_of(kernels, x_shape, w_shape, S, P, itemsize=4):
+    "The first way that is tried, and the sizes of its plan forward."
+    name = next(name for name, way in kernels.WAYS.items() if way.supports(x_shape, w_shape, S, P) and way.pays(x_shape, w_shape, S, P, itemsize))
+    plan = {"strips": interpreted_strips.Strips, "four rows": interpreted_four_rows.FourRows, "windows": interpreted_windows.Windows}.get(name)
+    return name, plan and plan(x_shape, w_shape, S, P, itemsize)
 
 
 def test_each_way_is_tested():
     rng = np.random.default_rng(0)
-    assert all(KERNELS[0].winograd_pays(*draw(rng, winograd=True)) for _ in range(20))
-    plans = [interpreted.plan(*draw(rng, bands=bands), 4) for bands in [True] * 20 + [False] * 60]
-    assert all(0 < g.strips and g.high < g.Ho for g in plans[:20]) and {bool(g.fours) for g in plans[:20]} == {True, False}
-    assert {g.strips > 0 for g in plans[20:]} == {True, False}
-    assert all(interpreted.plan(*shapes, 4).fours and shapes[0][3] + 2 * shapes[3] & 3 for shapes in BORDERS)
-    small = [interpreted.plan(*shapes, 4) for shapes in SMALL]
-    assert not any(g.strips for g in small) and {g.images for g in small} >= {1, 2, 13, 40}
-    banded = [interpreted.plan(*shapes, 4) for shapes in BANDS]
-    assert all(interpreted.is_pointwise(g) and g.d_band < g.Q for g in banded) and [g.Q % g.d_band for g in banded[:2]] == [9, 3]
+    assert all(way_of(KERNELS[0], *draw(rng, winograd=True))[0] == "winograd" for _ in range(20))
+    banded = [way_of(interpreted, *draw(rng, bands=True)) for _ in range(20)]
+    assert {name for name, _ in banded} == {"strips", "four rows"} and all(g.high < g.Ho for _, g in banded)
+    assert {way_of(interpreted, *draw(rng))[0] for _ in range(60)} >= {"strips", "windows"}
+    assert all(interpreted.WAYS["four rows"].supports(*shapes) and shapes[0][3] + 2 * shapes[3] & 3 for shapes in BORDERS)
+    small = [way_of(interpreted, *shapes) for shapes in SMALL]
+    assert {name for name, _ in small} == {"windows"} and {g.images for _, g in small} >= {1, 2, 13, 40}
+    assert all(way_of(interpreted, *shapes)[0] == "pointwise" for shapes in BANDS)
 
 
 @pytest.mark.parametrize("shapes", [((5, 3, 12, 11), (7, 3, 3, 2), 2, 1), ((9, 20, 12, 12), (18, 20, 3, 3), 1, 1), ((5, 8, 9, 9), (9, 8, 1, 1), 1, 0)])

@@ -1,9 +1,12 @@
 """The kernels' sources run by Python instead of a compiler, on small layers: the same answers, with vector registers of each width."""
+import sys
+
 import numpy as np
 import pytest
 
 import cs231n_lit.kernels.conv as conv_kernels
 import cs231n_lit.kernels.layers as layer_kernels
+import cs231n_lit.kernels.tile as tile
 from cs231n_lit import optim
 from cs231n_lit.convolution import conv_backward_naive, conv_forward_naive
 from cs231n_lit.layers import relu_backward
@@ -29,38 +32,40 @@ def same(ours, theirs, limit):
 @pytest.fixture(params=[(16, np.float64), (32, np.float32), (64, np.float32)], ids=["4 numbers", "8 numbers", "16 numbers"])
 def dtype(request, monkeypatch):
     "A type of number, and kernels that plan for registers of so many of them."
-    conv_kernels.plan.cache_clear()
-    monkeypatch.setattr(conv_kernels, "VECTOR_BYTES", request.param[0])
+    def forget():
+        for name in [name for name in sys.modules if name.startswith("cs231n_lit.kernels.")]:
+            for thing in vars(sys.modules[name]).values(): getattr(thing, "cache_clear", int)()
+    forget()
+    monkeypatch.setattr(tile, "vector_bytes", lambda: request.param[0])
     yield request.param[1]
-    conv_kernels.plan.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize("way, x_shape, w_shape, S, P", [
     ("windows", (3, 2, 6, 7), (9, 2, 3, 2), 2, 1), ("windows", (2, 3, 5, 4), (2, 3, 2, 3), 1, 2), ("windows", (1, 25, 2, 2), (64, 25, 2, 2), 1, 0),
     ("windows", (1, 1, 9, 8), (6, 1, 2, 2), 3, 0),
-    ("strips", (1, 2, 6, 20), (7, 2, 3, 3), 1, 1), ("strips", (1, 1, 5, 17), (3, 1, 3, 2), 2, 1), ("four rows", (1, 4, 5, 10), (6, 4, 5, 5), 1, 2), ("four rows", (1, 2, 10, 12), (5, 2, 7, 8), 1, 0), ("pointwise", (2, 7, 5, 4), (18, 7, 1, 1), 1, 0),
+    ("strips", (1, 2, 6, 20), (7, 2, 3, 3), 1, 1), ("strips", (1, 1, 5, 17), (3, 1, 3, 2), 2, 1), ("four rows", (1, 4, 5, 10), (6, 4, 5, 5), 1, 2), ("four rows", (1, 2, 10, 16), (5, 2, 7, 8), 1, 0), ("pointwise", (2, 7, 5, 4), (18, 7, 1, 1), 1, 0),
     ("winograd", (3, 3, 5, 5), (5, 3, 3, 3), 1, 1), ("winograd", (1, 9, 4, 4), (18, 9, 3, 3), 1, 0)])
-def test_convolution(way, x_shape, w_shape, S, P, dtype, monkeypatch):
-    monkeypatch.setattr(conv_kernels, "winograd_pays", lambda *_: way == "winograd")
+def test_convolution(way, x_shape, w_shape, S, P, dtype):
+    assert conv_kernels.WAYS[way].supports(x_shape, w_shape, S, P)
     x, w, b = draw(x_shape, w_shape, w_shape[0], dtype=dtype)
     out, cache = conv_forward_naive(x, w, b, {"stride": S, "pad": P})
     dout, = draw(out.shape, dtype=dtype)
-    ours = conv_kernels.conv_forward(x, w, b, S, P), *conv_kernels.conv_backward(dout, x, w, S, P, threads=2)
+    ours = conv_kernels.conv_forward(x, w, b, S, P, way=way), *conv_kernels.conv_backward(dout, x, w, S, P, threads=2, way=way)
     same(ours, [out, *conv_backward_naive(dout, cache)], DTYPES[dtype])
     assert conv_kernels.conv_backward(dout, x, w, S, P, need_dx=False)[0] is None
 
 
 def test_affine(dtype):
     x, w, b, dout = draw((8, 21), (21, 9), 9, (8, 9), dtype=dtype)
-    same([conv_kernels.affine_forward(x, w, b), *conv_kernels.affine_backward(dout, x, w, threads=2)], [x @ w + b, dout @ w.T, x.T @ dout], DTYPES[dtype])
+    same([conv_kernels.affine_forward(x, w, b, conv_kernels.in_turn, 1), *conv_kernels.affine_backward(dout, x, w, conv_kernels.in_turn, 2)], [x @ w + b, dout @ w.T, x.T @ dout], DTYPES[dtype])
 
 
-def test_winograd_leaves_what_is_not_finite_to_the_other_ways(monkeypatch):
-    monkeypatch.setattr(conv_kernels, "winograd_pays", lambda *_: True)
+def test_winograd_leaves_what_is_not_finite_to_the_other_ways():
     x, w, b, dout = draw((1, 2, 4, 4), (3, 2, 3, 3), 3, (1, 3, 4, 4))
     x[0, 0, 1, 1] = np.inf
     out, cache = conv_forward_naive(x, w, b, {"stride": 1, "pad": 1})
-    for a, e in zip([conv_kernels.conv_forward(x, w, b, 1, 1), *conv_kernels.conv_backward(dout, x, w, 1, 1)], [out, *conv_backward_naive(dout, cache)]):
+    for a, e in zip([conv_kernels.conv_forward(x, w, b, 1, 1, way="winograd"), *conv_kernels.conv_backward(dout, x, w, 1, 1, way="winograd")], [out, *conv_backward_naive(dout, cache)]):
         np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-12)
 
 
