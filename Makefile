@@ -75,4 +75,5 @@ $(VENV)/.ready: settings.ini pyproject.toml setup.py $(wildcard cs231n_lit/kerne
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "No virtual environment could be made: on Debian and Ubuntu, install python3-venv."; exit 1; }
 	@echo "Setting up $(VENV) (once; a few minutes on a slow network)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	-@test ! -d .git || nbdev_install_hooks >/dev/null
 	@touch $@

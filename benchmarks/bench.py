@@ -8,7 +8,7 @@ others may take a core of the machine for longer than one visit. Only ratios tak
 pause, because the threads of the one before may still spin, and a call that does not count. All processes start with the C library
 told to keep freed memory (MALLOC_*; it ignores a first threshold above 32 MB), without which PyTorch is up to three times slower on
 some cases.
-Writes OUT.json, which the pages read, and two plots beside this script, and prints a table.
+Writes OUT.json, which the pages read and draw, and prints a table.
 """
 import argparse
 import atexit
@@ -290,54 +290,6 @@ def table(results):
     return "\n".join(lines + ["", "Milliseconds, medians; the naive loops did one image, times N. Last columns: our time over PyTorch's, medians (minima)."])
 
 
-def short(case):
-    kind, name, part, _ = case.split("/")
-    return {"step": name.replace("_", "\n")}.get(kind, f"{dict(conv=name, norm='batch norm').get(kind, f'{kind} {name}')}\n{part}")
-
-
-def plot_ratios(results, threads):
-    "Bars of our time over PyTorch's."
-    import matplotlib.pyplot as plt
-    panels = [("convolution, float32", ["conv"], "float32"), ("convolution, float64", ["conv"], "float64"),
-              ("pooling, norm, and a training step with Adam, float32", ["pool", "norm", "step"], "float32")]
-    fig, axes = plt.subplots(len(panels), 1, figsize=(8, 5.5), layout="constrained", sharey=True)
-    for ax, (title, kinds, dtype) in zip(axes, panels):
-        cases = [c for c in results["cases"] if c.split("/")[0] in kinds and c.endswith(dtype)]
-        for i, t in enumerate(threads):
-            bars = [ratio(results, "step/adam/both/float32" if c.startswith("step") else c, f"ours@{t}", f"torch@{t}", c) or 0 for c in cases]
-            ax.bar([k + (i - .5) * .38 for k in range(len(cases))], bars, .36, color=("tab:blue", "tab:orange")[i % 2], label=f"{t} thread{'s' * (t > 1)}")
-        ax.axhline(1, color="gray", lw=1)
-        ax.set_title(title, fontsize=9, loc="left")
-        ax.set_xticks(range(len(cases)), [short(c) for c in cases], fontsize=7)
-        ax.tick_params(axis="y", labelsize=8)
-        ax.set_ylabel("of PyTorch's time", fontsize=8)
-        ax.set_xlim(-.6, 11.6)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="upper right", ncols=len(threads), fontsize=8, frameon=False)
-    return fig
-
-
-def plot_roofline(results, threads):
-    "Operations per byte against operations per second, under the measured ceilings."
-    import matplotlib.pyplot as plt
-    import numpy as np
-    fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
-    peak, copy = results["ceilings"][f"product@{threads}"], results["ceilings"][f"copy@{threads}"]
-    x = np.logspace(-2, 3, 200)
-    ax.loglog(x, np.minimum(peak, copy * x), color="black", lw=1.5)
-    ax.text(peak / copy, peak * 1.2, f"matrix product: {peak:.0f} GFLOP/s", ha="center", fontsize=8)
-    ax.text(.012, copy * .012 * 2, f"memory: {copy:.0f} GB/s", fontsize=8, rotation=33)
-    for kind, marker, colour in (("conv", "o", "tab:blue"), ("pool", "s", "tab:orange"), ("norm", "^", "tab:green")):
-        for case, times in results["cases"].items():
-            if case.startswith(kind) and case.endswith("float32") and f"ours@{threads}" in times:
-                flops, nbytes = operations(case)
-                ax.plot(flops / nbytes, flops / times[f"ours@{threads}"]["min"] / 1e6, marker, color=colour, mfc=colour if "forward" in case else "white")
-                ax.annotate(case.split("/")[1], (flops / nbytes, flops / times[f"ours@{threads}"]["min"] / 1e6), fontsize=7,
-                            xytext=(4, -8) if "forward" in case else (-9, 4), textcoords="offset points")
-    ax.set_ylim(top=2.2 * peak)
-    ax.set(xlabel="operations per byte that has to move", ylabel="GFLOP/s", title=f"{threads} thread{'s' * (threads > 1)}, float32; filled: forward, hollow: backward")
-    return fig
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -347,7 +299,7 @@ def main():
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--only", nargs="*", help="only these implementations: ours, torch, torch-last, numpy, naive, ours-avx2, torch-avx2")
     parser.add_argument("--torch-python", default=os.environ.get("TORCH_PYTHON", sys.executable), help="a Python that has PyTorch, if this one has not (or set TORCH_PYTHON)")
-    parser.add_argument("--out", default=str(HERE.parent / "cs231n_lit/data/pages/results"), help="where to write OUT.json; the plots go beside this script")
+    parser.add_argument("--out", default=str(HERE.parent / "cs231n_lit/data/pages/results"), help="where to write OUT.json")
     parser.add_argument("--busy", type=int, default=0, help="processes that keep cores busy meanwhile, to see who minds")
     args = parser.parse_args()
     if args.worker: return worker(args.worker)
@@ -371,6 +323,7 @@ def main():
         for case, taken in cases.items():
             visit(case, workers, args.rounds, taken)
             print(f"{n + 1}/{args.visits}", case, {name: round(1e3 * median(times), 3) for name, times in taken.items()}, flush=True)
+    results["work"] = {case: operations(case) for case in cases}
     results["cases"] = {case: {name: summary(times) for name, times in taken.items()} for case, taken in cases.items()}
     for w in workers:
         if w.kind != "ours": w.close()  # threads that spin while they wait would lower the ceilings
@@ -379,11 +332,6 @@ def main():
     for w in ours: w.close()
     print("\n" + table(results))
     Path(f"{args.out}.json").write_text(json.dumps(results, indent=1))
-    if args.busy: return
-    plots = HERE / Path(args.out).name
-    if any("torch@" in n for times in results["cases"].values() for n in times):
-        plot_ratios(results, args.threads).savefig(f"{plots}-ratios.png", dpi=110)
-    if "ours" in wanted: plot_roofline(results, max(args.threads)).savefig(f"{plots}-roofline.png", dpi=110)
 
 
 if __name__ == "__main__": main()

@@ -93,8 +93,9 @@ def facts(notebook, settings):
     path = notebook.relative_to(ROOT).as_posix()
     source = f"{settings['git_url']}/blob/{settings['branch']}/{path}"
     run = f"https://mybinder.org/v2/gh/{settings['user']}/{settings['repo']}/{settings['branch']}?labpath={quote(path, safe='')}"
+    colab = f"https://colab.research.google.com/github/{settings['user']}/{settings['repo']}/blob/{settings['branch']}/{path}"
     time = f"{minutes} minute{'s' * (minutes > 1)}"
-    return f'<p class="page-facts">{time} to read · <a href="{source}">View source</a> · <a href="{run}">Run this notebook</a></p>'
+    return f'<p class="page-facts">{time} to read · <a href="{source}">View source</a> · <a href="{run}">Run this notebook</a>, <a href="{colab}">on Colab</a></p>'
 
 
 def offline(page):
