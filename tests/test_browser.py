@@ -177,7 +177,7 @@ def test_contrast_is_noticed(base, browser):
 
 def test_weight(seen):
     "All that the page loads, unpacked."
-    assert seen.weight <= (800e3 if seen.name == "index.html" else 1.5e6)
+    assert seen.weight <= (1e6 if seen.name == "index.html" else 1.5e6)
 
 
 def test_dark_follows_the_system_and_the_switch(base, browser):
