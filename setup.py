@@ -5,12 +5,14 @@ package computes the same with NumPy. Copies, C files and finished modules stay 
 second build compiles only what changed. Flags in the environment variable CS231N_LIT_CFLAGS come last when
 compiling and linking, in a build folder of their own: `make sanitize` builds that way.
 """
-import ast, configparser, hashlib, os, platform, re, shutil, subprocess, sys, tempfile
+import ast, configparser, hashlib, json, os, platform, re, shutil, subprocess, sys, tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 from setuptools import Extension, find_namespace_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).resolve().parent
 SHARED = 'cs231n_lit._cyutility'  # Cython's own code for memoryviews, compiled once instead of in every module
@@ -148,6 +150,29 @@ class build_kernels(build_ext):
     def get_outputs(self): return [o for o in super().get_outputs() if Path(o).exists()]
 
 
+def copy_pages(target):
+    "Put the pages with exercises into a folder, without their outputs: check, hint and `cs231n-lit exercise` read them."
+    for page in sorted((HERE/'nbs').glob('[0-9]*.ipynb')):
+        text = page.read_text(encoding='utf8')
+        if ': a solution, and the mistakes' not in text: continue
+        notebook = json.loads(text)
+        for cell in notebook['cells']: cell.update({'outputs': []} if cell['cell_type'] == 'code' else {})
+        target.mkdir(parents=True, exist_ok=True)
+        (target/page.name).write_text(json.dumps(notebook, ensure_ascii=False), encoding='utf8')
+
+
+class build_with_pages(build_py):
+    def run(self):
+        super().run()
+        if not self.editable_mode: copy_pages(Path(self.build_lib)/'cs231n_lit'/'pages')
+
+
+class sdist_with_pages(sdist):
+    def make_release_tree(self, base_dir, files):
+        super().make_release_tree(base_dir, files)
+        copy_pages(Path(base_dir)/'nbs')
+
+
 parser = configparser.ConfigParser(delimiters=['='])
 parser.read(HERE/'settings.ini', encoding='utf8')
 cfg = parser['DEFAULT']
@@ -175,5 +200,5 @@ setup(
     include_package_data=True,
     zip_safe=False,
     ext_modules=[Extension(name, [], optional=True) for name in [SHARED, *(f'cs231n_lit.kernels._{k}_{t}' for k in SOURCES for t in TARGETS)]],
-    cmdclass={'build_ext': build_kernels},
+    cmdclass={'build_ext': build_kernels, 'build_py': build_with_pages, 'sdist': sdist_with_pages},
 )

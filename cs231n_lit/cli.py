@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__, data_utils, fast_layers
+from . import __version__, data_utils, exercises, fast_layers, grading
 from .classifiers.cnn import ThreeLayerConvNet
 from .solver import Solver
 
@@ -63,6 +63,7 @@ def _parser():
     download = commands.add_parser("download", help="fetch CIFAR-10 (about 170 MB) into the cache, checked by its checksum")
     download.add_argument("--to", metavar="DIR", help="another folder than the cache")
     commands.add_parser("status", help="say which kernels, threads and data are in use")
+    exercises.add_commands(commands)
     return parser
 
 # %% ../nbs/16_cli.ipynb #d09eee0e
@@ -184,7 +185,7 @@ def main(argv: list | None = None,  # command-line arguments; those of the proce
         ) -> int:    # exit code: 0 done, 1 failed, 130 interrupted
     "What `cs231n-lit` runs. Errors that a user can mend are told in one line."
     args = _parser().parse_args(argv)
-    try: return {"train": train, "download": download, "status": status}[args.command](args)
+    try: return {"train": train, "download": download, "status": status, "exercise": exercises.exercise, "grade": grading.run_grade}[args.command](args)
     except (ValueError, TypeError, OSError, FloatingPointError) as e:
         print(f"cs231n-lit: {e}", file=sys.stderr)
         return 1

@@ -1,0 +1,246 @@
+"""Exercises: the stub fails, the solutions pass, every known mistake is named as itself, and nothing a learner writes gets the better of `check`."""
+import re
+
+import nbformat
+import numpy as np
+import pytest
+
+from cs231n_lit import exercises
+from cs231n_lit._probes import EXERCISES, ours
+from cs231n_lit.exercises import check, hints, mistakes, solution
+
+WRITTEN = list(EXERCISES)
+CATALOGUE = [(name, key) for name in WRITTEN for key in mistakes(name)]
+
+
+def compiled(name, source): return exercises._compiled(name, source)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_solutions_pass(name):
+    plain = check(compiled(name, solution(name)))
+    assert plain.passed and not plain.remarks, plain
+    if name != "conv_forward_im2col":  # whose numbers are the loops'
+        own = check(ours(name))
+        assert own.passed and not own.remarks, own
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_stub_fails(name):
+    def stub(*args, **options): raise NotImplementedError("write it")
+    report = check(stub, name=name)
+    assert not report.passed and not report.written and report.mistake is None
+
+
+@pytest.mark.parametrize("name, key", CATALOGUE, ids=["-".join(pair) for pair in CATALOGUE])
+def test_every_mistake_is_named_as_itself_alone(name, key):
+    report = check(compiled(name, mistakes(name)[key].source), name=name)
+    assert not report.passed and report.mistake == key, report
+    assert mistakes(name)[key].why in "\n".join(report.words) and mistakes(name)[key].why.endswith((".", "`"))
+
+
+def slug(heading): return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def test_links_lead_to_headings():
+    for name in WRITTEN:
+        text = "\n".join(c["source"] for c in exercises._pages()[EXERCISES[name].module][1] if c["cell_type"] == "markdown")
+        anchors = {slug(h) for h in re.findall(r"^#+ (.*)", text, re.M)}
+        assert {m.link.partition("#")[2] for m in mistakes(name).values()} <= anchors, name
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_hints_are_steps(name):
+    steps = hints(name)
+    assert len(steps) == 5 and solution(name) in steps[-1]
+    assert not any(solution(name).split("\n", 1)[1] in step for step in steps[:-1])
+
+
+# ------------------------------------------------------------ what a learner may do to `check`
+
+def loops(dout, cache):
+    x, w, b = cache
+    rows, dx, dw, db = x.reshape(len(x), -1), np.zeros((len(x), len(w))), np.zeros(w.shape), np.zeros(b.shape)
+    for n, d, m in np.ndindex(*rows.shape, len(b)):
+        dx[n, d] += dout[n, m] * w[d, m]
+        dw[d, m] += rows[n, d] * dout[n, m]
+    for n in range(len(x)): db += dout[n]
+    return dx.reshape(x.shape), dw, db
+
+
+def einsum(dout, cache):
+    x, w, b = cache
+    return (np.einsum("nm,dm->nd", dout, w).reshape(x.shape), np.einsum("nd,nm->dm", x.reshape(len(x), -1), dout), np.einsum("nm->m", dout))
+
+
+def in_float32(dout, cache):
+    x, w, b = (a.astype(np.float32) for a in cache)
+    d = dout.astype(np.float32)
+    return (d @ w.T).reshape(x.shape), x.reshape(len(x), -1).T @ d, d.sum(0)
+
+
+def in_a_list(dout, cache):
+    x, w, _ = cache
+    return [np.dot(dout, w.T).reshape(x.shape), np.dot(x.reshape(x.shape[0], -1).T, dout), np.ones(len(dout)) @ dout]
+
+
+@pytest.mark.parametrize("way", [loops, einsum, in_float32, in_a_list])
+def test_other_right_ways_raise_no_alarm(way):
+    for seed in range(5): assert check(way, name="affine_backward", seed=seed).passed
+
+
+def test_a_cache_of_ones_own():
+    "Whoever writes both functions may keep in the cache what they like."
+    def batchnorm_forward(x, gamma, beta, bn_param):
+        out, kept = ours("batchnorm_forward")(x, gamma, beta, bn_param)
+        return out, {"mine": kept}
+    def batchnorm_backward(dout, cache): return ours("batchnorm_backward")(dout, cache["mine"])
+    assert check(batchnorm_forward, batchnorm_backward).passed
+    assert check((batchnorm_forward, batchnorm_backward)).passed
+    alone = check(batchnorm_backward)
+    assert not alone.passed and "pass both" in "\n".join(alone.words)
+
+
+def test_a_wrong_forward_function_comes_first():
+    def relu_forward(x): return np.abs(x), x
+    def relu_backward(dout, cache): return dout * np.sign(cache)
+    report = check(relu_forward, relu_backward)
+    assert not report.passed and "check(relu_forward) first" in report.words[0]
+
+
+@pytest.mark.parametrize("what", ["relu_backward", 3, None, np.zeros(3)])
+def test_what_is_no_function_is_refused_in_words(what):
+    with pytest.raises(TypeError, match="check: it needs a function"): check(what)
+
+
+def test_a_name_that_is_no_exercise():
+    def relu_backwards(dout, cache): return dout
+    with pytest.raises(ValueError, match="is it 'relu_backward'"): check(relu_backwards)
+    assert check(relu_backwards, name="relu_backward").mistake == "no_mask"
+
+
+def test_what_never_ends_is_stopped():
+    def relu_backward(dout, cache):
+        while True: pass
+    report = check(relu_backward, seconds=0.3)
+    assert not report.passed and "in time" in report.words[0]
+
+
+def test_what_never_ends_is_stopped_without_signals(monkeypatch):
+    "As on Windows and in a browser."
+    monkeypatch.delattr(exercises.signal, "setitimer", raising=False)
+    test_what_never_ends_is_stopped()
+
+
+@pytest.mark.parametrize("act, says", [("raise SystemExit", "ends the whole program"), ("return f(x)", "without end"), ("pass", "returns nothing"), ("return x", "2 results"),
+                                       ("return 'x', x", "array of numbers"), ("return x, x, x", "returns 3"), ("1 / 0", "ZeroDivisionError"), ("return None, x", "None")])
+def test_trouble_gets_words(act, says):
+    scope = {}
+    exec(f"def f(x):\n    {act}", scope)
+    report = check(scope["f"], name="relu_forward")
+    assert not report.passed and says in "\n".join(report.words)
+
+
+def test_what_a_function_changes_is_put_back(tmp_path, capsys):
+    import os
+    def relu_forward(x):
+        np.random.seed(1); np.seterr(all="raise"); os.chdir(tmp_path); print("x" * 5000)
+        return np.maximum(x, 0), x
+    state, folder, errors = np.random.get_state()[1].copy(), os.getcwd(), np.geterr()
+    report = check(relu_forward)
+    assert report.passed and "prints a lot" in report.remarks[0]
+    assert np.array_equal(np.random.get_state()[1], state) and os.getcwd() == folder and np.geterr() == errors
+    assert capsys.readouterr().out == ""
+
+
+def test_arguments_are_looked_at_first():
+    def affine_forward(x, w): return x @ w, (x, w)
+    assert "needs to take (x, w, b); yours takes (x, w)" in check(affine_forward).words[0]
+
+
+def test_simple_maps():
+    "What no list has, but is one simple thing away from the right answer."
+    right = ours("affine_backward")
+    def scaled(dout, cache): dx, dw, db = right(dout, cache); return dx, 3 * dw, db
+    def turned(dout, cache): dx, dw, db = right(dout, cache); return -dx, dw, db
+    def swapped(dout, cache): dx, dw, db = right(dout, cache); return dw, dx, db
+    def flipped(dout, cache): dx, dw, db = right(dout, cache); return dx, dw[::-1], db
+    says = {f: "\n".join(check(f, name="affine_backward").words) for f in (scaled, turned, swapped, flipped)}
+    assert "dw: it is 3 times" in says[scaled] and "dx: the sign is wrong" in says[turned]
+    assert "another order" in says[swapped] and "dw: it is the wrong way round along axis 0" in says[flipped]
+
+
+def test_what_nobody_knows_is_not_given_a_name():
+    def relu_backward(dout, cache): return np.cos(dout) * (cache > 0.2)
+    report = check(relu_backward)
+    assert report.mistake is None and "This is not a mistake I know." in report.words
+
+
+def test_only_the_learners_function_is_called():
+    "A stub beside a right function of another name is still a stub."
+    def relu_backward(dout, cache): raise NotImplementedError
+    def relu_backward_right(dout, cache): return dout * (cache > 0)
+    assert not check(relu_backward).written and check(relu_backward_right, name="relu_backward").passed
+
+
+# ------------------------------------------------------------ notebooks and commands
+
+PAGES = sorted({exercises._title(e.module) for e in EXERCISES.values()})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_of_the_solution_is_left(page):
+    made = exercises.notebook(page)
+    nbformat.validate(nbformat.from_dict(made))
+    names = [e.name for e in EXERCISES.values() if exercises._title(e.module) == page]
+    code = "\n".join(c["source"] for c in made["cells"] if c["cell_type"] == "code")
+    assert all(c.get("outputs", []) == [] for c in made["cells"])
+    for name in names:
+        assert f"check({name})" in code and code.count(f"write {name}") >= 1
+        lines = {re.sub(r"\s+", " ", line.strip()) for source in (exercises.solution(name), exercises._own_source(name)) for line in source.split("\n")}
+        telling = {line for line in lines if re.match(r"(return|\w+(\[.*\])?(, \w+)* [+*-]?=) ?.*[@*/(]", line) and len(line) > 30}
+        assert not telling & {re.sub(r"\s+", " ", line.strip()) for line in code.split("\n")}, name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_cell_of_an_exercise_holds_a_function_that_passes(page):
+    made, names = exercises.notebook(page), [e.name for e in EXERCISES.values() if exercises._title(e.module) == page]
+    import ast
+    for cell in made["cells"]:
+        if cell["cell_type"] != "code" or "NotImplementedError" in cell["source"]: continue
+        for node in ast.parse(cell["source"]).body:
+            if not isinstance(node, ast.FunctionDef): continue
+            scope = {"np": np, **{n: ours(n) for n in ()}}
+            exec(ast.unparse(node), scope)
+            assert not any(check(scope[node.name], name=n, seconds=2).passed for n in names), node.name
+
+
+def test_the_command_writes_and_never_overwrites(tmp_path, monkeypatch, capsys):
+    from cs231n_lit.cli import main
+    monkeypatch.chdir(tmp_path)
+    assert main(["exercise"]) == 0 and "0 of 8 solved" in capsys.readouterr().out
+    assert main(["exercise", "pooling"]) == 0
+    written = (tmp_path / "pooling.ipynb").read_text()
+    (tmp_path / "pooling.ipynb").write_text("my work")
+    assert main(["exercise", "pooling"]) == 1 and "--force" in capsys.readouterr().err
+    assert (tmp_path / "pooling.ipynb").read_text() == "my work"
+    assert main(["exercise", "pooling", "--force"]) == 0
+    assert (tmp_path / "pooling.ipynb").read_text() == written and (tmp_path / "pooling.ipynb.backup1").read_text() == "my work"
+    def relu_forward(x): return np.maximum(x, 0), x
+    check(relu_forward)
+    main(["exercise"])
+    assert "✓ relu_forward" in capsys.readouterr().out
+    assert main(["exercise", "relu_backward", "--solution"]) == 0 and "def relu_backward" in capsys.readouterr().out
+    assert main(["exercise", "poolin"]) == 1 and "is it pooling" in capsys.readouterr().err
+
+
+def test_an_unwritten_function_is_ours_in_the_meantime():
+    scope = {"__name__": "__main__", "check": check}
+    exec("def relu_forward(x): raise NotImplementedError\nreport = check(relu_forward)", scope)
+    assert not scope["report"].written and scope["relu_forward"] is ours("relu_forward")
+
+
+def test_hints_come_one_at_a_time():
+    exercises._given.clear()
+    said = [str(exercises.hint("relu_backward")) for _ in range(7)]
+    assert "hint 1 of 5" in said[0] and "hint 5 of 5" in said[4] and said[4] == said[6] and "x > 0" in said[6]
