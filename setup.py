@@ -3,7 +3,8 @@
 The kernels are optional: where there is no C compiler the build goes on without them, says so, and the
 package computes the same with NumPy. Copies, C files and finished modules stay in build/kernels, so that a
 second build compiles only what changed. Flags in the environment variable CS231N_LIT_CFLAGS come last when
-compiling and linking, in a build folder of their own: `make sanitize` builds that way.
+compiling and linking, in a build folder of their own: `make sanitize` builds that way. CS231N_LIT_TARGETS names
+some of v1, v3 and v4, where not all are needed.
 """
 import ast, configparser, hashlib, json, os, platform, re, shutil, subprocess, sys, tempfile
 from importlib.metadata import version
@@ -34,7 +35,7 @@ FLAGS_OF = {'conv': [['-fno-loop-unroll-and-jam'], ['-fno-tree-loop-distribution
 # The modules of cs231n_lit/kernels that are joined to one before they are compiled, each below those it imports from: the
 # compiler then copies a small function of one into another, with constants in place of its arguments.
 SOURCES = {'conv': ['tile', 'memory', 'share', 'windows', 'window_gradients', 'strips', 'four_rows', 'winograd', 'winograd_gradients', 'matrix', 'conv'],
-           'layers': ['layers']}
+           'layers': ['tile', 'memory', 'traffic', 'pooling', 'norms', 'updates']}
 DIRECTIVES = dict(language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, nonecheck=False,
                   cdivision=True, binding=False, infer_types=True)
 
@@ -75,7 +76,8 @@ class build_kernels(build_ext):
             for ext in self.extensions: Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
             self.extensions, self.failed = [], [f'no usable C compiler ({e})']
             return self.report()
-        targets = [t for t, (_, _, extra) in TARGETS.items() if not extra or self.accepts(extra)]
+        asked = os.environ.get('CS231N_LIT_TARGETS', ' '.join(TARGETS)).split()
+        targets = [t for t, (_, _, extra) in TARGETS.items() if t in asked and (not extra or self.accepts(extra))]
         self.flags = {f'_{kernel}_{t}': f + TARGETS[t][2] + EXTRA for kernel, f in flags.items() for t in targets}
         self.extensions[:] = [e for e in self.extensions if e.name == SHARED or e.name.rpartition('.')[2] in self.flags]
         self.parallel = self.parallel or min(len(self.extensions), os.cpu_count() or 1)

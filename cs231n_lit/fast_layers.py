@@ -9,17 +9,13 @@ __all__ = ['status', 'conv_forward_fast', 'conv_backward_fast', 'max_pool_forwar
            'relu_backward_fast', 'step_in_place', 'get_num_threads', 'set_num_threads']
 
 # %% ../nbs/09_fast_layers.ipynb #64f3bdde
-import hashlib
-import importlib
-import os
-import warnings
-from pathlib import Path
-
 import numpy as np
 
 from ._threads import get_num_threads, parallel, set_num_threads
 from .checks import as_float, as_floats, check_choice, check_count, check_shape, sizes, unpack_cache
 from .convolution import check_conv
+from .kernels import in_numpy
+from .kernels.compiled import compiled as _compiled, say_once, stale
 from .layers import _rows, affine_backward, affine_forward, relu_backward
 from .normalization import read_bn_param, read_eps
 from .pooling import check_pool
@@ -29,67 +25,14 @@ from .spatial_norm import (check_channels, spatial_batchnorm_backward, spatial_b
 # %% ../nbs/09_fast_layers.ipynb #3e4382cf
 _all_ = ["get_num_threads", "set_num_threads"]
 
-# %% ../nbs/09_fast_layers.ipynb #2ab7438a
-_ISAS = {"x86-64-v4": ("v4", "AVX2 FMA3 AVX512_SKX"),  # best first: ending of the modules compiled for it, features it needs
-         "x86-64-v3": ("v3", "AVX2 FMA3"),
-         "x86-64": ("v1", "")}
-
-def _cpu_features():
-    "What this processor can do, by NumPy's account; nothing if NumPy does not say."
-    try: return importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
-    except (ImportError, AttributeError): return {}
-
-# %% ../nbs/09_fast_layers.ipynb #8770f2d1
-def _choices(asked: str = "",  # an instruction set, 'numpy', or nothing
-            ) -> list:         # endings of modules to try, best first
-    "Which compiled versions this processor can run."
-    if asked == "numpy": return []
-    can = _cpu_features()
-    usable = {isa: ending for isa, (ending, needs) in _ISAS.items() if all(can.get(f) for f in needs.split())}
-    if not asked: return list(usable.values())
-    if asked not in usable: raise ValueError(f"CS231N_LIT_ISA needs to be one of numpy, {', '.join(usable)} on this processor; got {asked!r}")
-    return [usable[asked]]
-
-# %% ../nbs/09_fast_layers.ipynb #4358b21f
-_KERNELS = ("conv", "layers")
-
-def _load(endings):
-    "The kernel modules compiled for the first of `endings` that is there: a dictionary, empty if none is."
-    for ending in endings:
-        try: return {name: importlib.import_module(f"cs231n_lit.kernels._{name}_{ending}") for name in _KERNELS}
-        except ImportError: pass
-    return {}
-
-_compiled = _load(_choices(os.environ.get("CS231N_LIT_ISA", "")))
-_conv, _layer = (_compiled.get(name) for name in _KERNELS)
-
-# %% ../nbs/09_fast_layers.ipynb #d9f3a55b
-def _stale():
-    "Names of compiled modules whose sources have changed since."
-    def changed(name, module):
-        sources = [Path(module.__file__).with_name(f"{source}.py") for source in module.SOURCES]
-        if not all(source.exists() for source in sources): return False
-        text = "\0".join(source.read_text(encoding="utf8") for source in sources)
-        return hashlib.sha256(text.encode()).hexdigest()[:16] != module.SOURCE_HASH
-    return [name for name, module in _compiled.items() if changed(name, module)]
+# %% ../nbs/09_fast_layers.ipynb #11e032c3
+_conv, _layer = _compiled.get("conv"), _compiled.get("layers")
 
 # %% ../nbs/09_fast_layers.ipynb #61226cb9
 def status() -> dict:  # 'compiled', 'isa', 'compiler', 'threads', 'stale'
     "What the fast layers run on: compiled or NumPy, which instruction set, how many threads."
     return {"compiled": bool(_compiled), "isa": _layer.ISA if _compiled else "numpy", "compiler": _layer.COMPILER if _compiled else None,
-            "threads": get_num_threads(), "stale": _stale()}
-
-# %% ../nbs/09_fast_layers.ipynb #4a3a8747
-_BUILD = "To compile them, install a C compiler and then the package again: pip install --force-reinstall --no-deps cs231n_lit (in a clone: pip install -e .)"
-
-def _say_once():
-    "At the first call of a fast layer, warn if it is slow or out of date."
-    global _say_once
-    _say_once = lambda: None
-    if not _compiled and os.environ.get("CS231N_LIT_ISA") != "numpy":
-        warnings.warn(f"cs231n_lit: the compiled kernels are missing, so the fast layers run on NumPy and are slower. {_BUILD}", RuntimeWarning, stacklevel=3)
-    elif stale := _stale():
-        warnings.warn(f"cs231n_lit: the sources of the {' and '.join(stale)} kernels changed after being compiled: the old version runs. {_BUILD}", RuntimeWarning, stacklevel=3)
+            "threads": get_num_threads(), "stale": stale()}
 
 # %% ../nbs/09_fast_layers.ipynb #0315edfd
 def _together(*arrays):
@@ -101,26 +44,6 @@ def _fits(*arrays):
     "Can the compiled kernels work on these?"
     return bool(_compiled) and arrays[0].dtype in (np.float32, np.float64) and all(a.size for a in arrays)
 
-# %% ../nbs/09_fast_layers.ipynb #11bc1e27
-def _windows(x, HH, WW, S, P):
-    "A view of all windows of the padded images, shape (N, C, H', W', HH, WW)."
-    x_pad = np.pad(x, [(0, 0), (0, 0), (P, P), (P, P)])
-    return np.lib.stride_tricks.sliding_window_view(x_pad, (HH, WW), axis=(2, 3))[:, :, ::S, ::S]
-
-def _conv_forward_numpy(x, w, b, S, P):
-    out = np.tensordot(_windows(x, *w.shape[2:], S, P), w, ([1, 4, 5], [1, 2, 3]))
-    return np.ascontiguousarray((out + b).transpose(0, 3, 1, 2))
-
-# %% ../nbs/09_fast_layers.ipynb #d302bf78
-def _conv_backward_numpy(dout, x, w, S, P, need_dx):
-    (N, C, H, W), (Ho, Wo) = x.shape, dout.shape[2:]
-    dw, db = np.tensordot(dout, _windows(x, *w.shape[2:], S, P), ([0, 2, 3], [0, 2, 3])), dout.sum((0, 2, 3))
-    if not need_dx: return None, dw, db
-    dx = np.zeros((N, C, H + 2*P, W + 2*P), x.dtype)
-    for p, q in np.ndindex(w.shape[2:]):
-        dx[:, :, p : p + S*Ho : S, q : q + S*Wo : S] += np.tensordot(dout, w[:, :, p, q], (1, 0)).transpose(0, 3, 1, 2)
-    return dx[:, :, P : P + H, P : P + W], dw, db
-
 # %% ../nbs/09_fast_layers.ipynb #6f673aca
 def conv_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
                       w: np.ndarray,     # filters, shape (F, C, HH, WW)
@@ -129,9 +52,9 @@ def conv_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
                      ) -> tuple:         # out, shape (N, F, H', W'), and the cache (x, w, b, conv_param)
     "Convolution, compiled: the answers of `conv_forward_naive`."
     x, w, b, S, P, shape = check_conv("conv_forward_fast", x, w, b, conv_param)
-    _say_once()
+    say_once()
     xwb = _together(x, w, b)
-    out = _conv.conv_forward(*xwb, S, P, parallel, get_num_threads()) if _fits(*xwb) else _conv_forward_numpy(*xwb, S, P)
+    out = _conv.conv_forward(*xwb, S, P, parallel, get_num_threads()) if _fits(*xwb) else in_numpy.conv_forward(*xwb, S, P)
     return out, (x, w, b, {"stride": S, "pad": P})
 
 # %% ../nbs/09_fast_layers.ipynb #ea488084
@@ -144,30 +67,10 @@ def conv_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, F, H', 
     x, w, b, S, P, shape = check_conv(where, *unpack_cache(where, cache, "x w b conv_param"))
     dout = as_float(where, "dout", dout, x.dtype)
     check_shape(where, "dout", dout, shape)
-    _say_once()
+    say_once()
     dout, x, w, _ = _together(dout, x, w, b)
-    if not _fits(dout, x, w): return _conv_backward_numpy(dout, x, w, S, P, need_dx)
+    if not _fits(dout, x, w): return in_numpy.conv_backward(dout, x, w, S, P, need_dx)
     return _conv.conv_backward(dout, x, w, S, P, need_dx, parallel, get_num_threads())
-
-# %% ../nbs/09_fast_layers.ipynb #312d3849
-def _pool_views(x, HH, WW, S, shape):
-    "For each place in the window, in row-major order, what all windows hold there: views of shape (N, C, H', W')."
-    Ho, Wo = shape[2:]
-    return [x[:, :, p : p + S*(Ho - 1) + 1 : S, q : q + S*(Wo - 1) + 1 : S] for p, q in np.ndindex(HH, WW)]
-
-def _pool_forward_numpy(x, HH, WW, S, shape):
-    first, *others = _pool_views(x, HH, WW, S, shape)
-    out = first.copy()
-    for view in others: np.maximum(out, view, out=out)
-    return out
-
-def _pool_backward_numpy(dout, x, HH, WW, S, shape):
-    out, dx, free = _pool_forward_numpy(x, HH, WW, S, shape), np.zeros_like(x), np.ones(shape, bool)
-    for view, dview in zip(_pool_views(x, HH, WW, S, shape), _pool_views(dx, HH, WW, S, shape)):
-        hit = free & ((view == out) | (view != view))
-        dview += np.where(hit, dout, 0)
-        free &= ~hit
-    return dx
 
 # %% ../nbs/09_fast_layers.ipynb #21c2f8b4
 class _PoolCache(tuple):
@@ -180,9 +83,9 @@ def max_pool_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
                          ) -> tuple:         # out, shape (N, C, H', W'), and the cache (x, pool_param)
     "Max pooling, compiled: the answers of `max_pool_forward_naive`."
     x, HH, WW, S, shape = check_pool("max_pool_forward_fast", x, pool_param)
-    _say_once()
+    say_once()
     cache = _PoolCache((x, {"pool_height": HH, "pool_width": WW, "stride": S}))
-    if not _fits(x): return _pool_forward_numpy(x, HH, WW, S, shape), cache
+    if not _fits(x): return in_numpy.pool_forward(x, HH, WW, S, shape), cache
     out, place = _layer.pool_forward(*_together(x), HH, WW, S, shape, parallel)
     cache.place = (x.shape, HH, WW, S), place
     return out, cache
@@ -196,15 +99,13 @@ def max_pool_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, C, 
     x, HH, WW, S, shape = check_pool(where, *unpack_cache(where, cache, "x pool_param"))
     dout = as_float(where, "dout", dout, x.dtype)
     check_shape(where, "dout", dout, shape)
-    _say_once()
+    say_once()
     (made_for, place), (dout, x) = getattr(cache, "place", (None, None)), _together(dout, x)
-    if not _fits(x, dout): return _pool_backward_numpy(dout, x, HH, WW, S, shape)
+    if not _fits(x, dout): return in_numpy.pool_backward(dout, x, HH, WW, S, shape)
     if made_for != (x.shape, HH, WW, S): _, place = _layer.pool_forward(x, HH, WW, S, shape, parallel)
     return _layer.pool_backward(dout, place, x.shape, HH, WW, S, parallel)
 
 # %% ../nbs/09_fast_layers.ipynb #63e39d06
-_PAGE = 4096  # bytes
-
 def spatial_batchnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H, W)
                                    gamma: np.ndarray,  # scale, shape (C,)
                                    beta: np.ndarray,   # shift, shape (C,)
@@ -214,13 +115,12 @@ def spatial_batchnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H,
     where = "spatial_batchnorm_forward_fast"
     x, gamma, beta = as_floats(where, x=x, gamma=gamma, beta=beta)
     sizes(where, x=(x, "N C H W"), gamma=(gamma, "C"), beta=(beta, "C"))
-    _say_once()
+    say_once()
     if not _fits(x) or not x.dtype == gamma.dtype == beta.dtype: return spatial_batchnorm_forward(x, gamma, beta, bn_param)
     mode, eps, momentum, *running = read_bn_param(where, bn_param, x)
-    given = [None, None] if mode == "train" else [a.astype(float) for a in running]
+    given = None if mode == "train" else [a.astype(float) for a in running]
     x, gamma, beta = _together(x, gamma, beta)
-    out = _conv.empty(x.shape, x.dtype, _PAGE)
-    moments = _layer.norm_forward(x, out, gamma, beta, None, eps, *given, parallel)
+    out, *moments = _layer.norm_forward(x, gamma, beta, None, eps, given, parallel)
     if mode == "train":
         for name, old, new in zip(("running_mean", "running_var"), running, moments):
             bn_param[name] = (momentum * old + (1 - momentum) * new).astype(x.dtype)
@@ -240,11 +140,10 @@ def spatial_groupnorm_forward_fast(x: np.ndarray,      # images, shape (N, C, H,
     for name, a in dict(gamma=gamma, beta=beta).items(): check_channels(where, name, a, C)
     if C % check_count(where, "G", G): raise ValueError(f"{where}: G = {G} groups need to divide the C = {C} channels: x is {x.shape}")
     eps = read_eps(where, "gn_param", gn_param)
-    _say_once()
+    say_once()
     if not _fits(x) or not x.dtype == gamma.dtype == beta.dtype: return spatial_groupnorm_forward(x, gamma, beta, G, gn_param)
     x, flat_gamma, flat_beta = _together(x, gamma.ravel(), beta.ravel())
-    out = _conv.empty(x.shape, x.dtype, _PAGE)
-    moments = _layer.norm_forward(x, out, flat_gamma, flat_beta, int(G), eps, None, None, parallel)
+    out, *moments = _layer.norm_forward(x, flat_gamma, flat_beta, int(G), eps, None, parallel)
     return out, ("norm_fast", x, gamma, int(G), eps, *moments, beta.shape)
 
 # %% ../nbs/09_fast_layers.ipynb #1754d846
@@ -256,8 +155,7 @@ def _norm_backward(where, dout, cache, batch):
     dout = as_float(where, "dout", dout, x.dtype)
     check_shape(where, "dout", dout, x.shape)
     dout, flat_gamma = _together(dout.astype(x.dtype, copy=False), gamma.ravel())
-    dx = _conv.empty(x.shape, x.dtype, _PAGE)
-    dgamma, dbeta = _layer.norm_backward(dout, x, dx, flat_gamma, G, eps, mean, var, not batch or last == "train", parallel)
+    dx, dgamma, dbeta = _layer.norm_backward(dout, x, flat_gamma, G, eps, (mean, var), batch and last != "train", parallel)
     return dx, dgamma.reshape(gamma.shape), dbeta if batch else dbeta.reshape(last)
 
 # %% ../nbs/09_fast_layers.ipynb #6f582878
@@ -283,7 +181,7 @@ def affine_forward_fast(x: np.ndarray,  # images, (N, d1, …, dk), with D = d1 
     where = "affine_forward_fast"
     x, w, b = as_floats(where, x=x, w=w, b=b)
     rows = _rows(where, x, w, b)
-    _say_once()
+    say_once()
     xwb = _together(rows, w, b)
     if not _fits(*xwb): return affine_forward(x, w, b)
     return _conv.affine_forward(*xwb, parallel, get_num_threads()), (x, w, b)
@@ -324,7 +222,7 @@ def relu_backward_fast(dout: np.ndarray,   # upstream gradient, in x's shape
     check_shape("relu_backward_fast", "dout", dout, x.shape)
     dout, x = _together(dout, x)
     if not _fits(x): return relu_backward(dout, x)
-    dx = np.empty(x.shape, x.dtype)
+    dx = _layer.empty(x.shape, x.dtype)
     args = [a.reshape(-1) for a in (dout, x, dx)]
     parallel(lambda n0, n1, slot: _layer.relu_gradient(*args, n0, n1), x.size, _GRAIN)
     return dx

@@ -22,11 +22,11 @@ ROOT = Path(__file__).resolve().parent.parent
 ROUND = {"conv": 500, "pool": 80, "norm": 80, "affine": 80, "relu": 20, "step": 20, "sandwich": 40}  # layers of each kind in a round
 
 
-def build(folder, flags):
+def build(folder, flags, targets="v1 v3 v4"):
     "The package with kernels compiled with more flags, in a folder of build/; its path."
     built = ROOT / "build" / folder
     command = [sys.executable, "setup.py", "-q", "build", "--build-lib", built, "--build-temp", built / "temp"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "CS231N_LIT_CFLAGS": flags})
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "CS231N_LIT_CFLAGS": flags, "CS231N_LIT_TARGETS": targets})
     if done.returncode or "left out" in done.stderr: sys.exit(f"The kernels could not be built:\n{done.stdout}{done.stderr}")
     return built
 
@@ -54,7 +54,7 @@ class Search:
         text = f"--isa {kernels} --case \"{case}\"".encode()
         os.pwrite(self.last, text, 0)
         os.ftruncate(self.last, len(text))
-        self.count[kernels.ending, type(case).__name__.lower()] += 1
+        self.count[kernels.name, type(case).__name__.lower()] += 1
         faulthandler.dump_traceback_later(120, exit=True)
         (apart if self.args.apart else self.cases.Case.check)(case, kernels)
         faulthandler.cancel_dump_traceback_later()
@@ -80,7 +80,7 @@ class Search:
 
     def report(self, number):
         for kernels in self.kernels:
-            of_these = {kind: n for (ending, kind), n in self.count.items() if ending == kernels.ending}
+            of_these = {kind: n for (name, kind), n in self.count.items() if name == kernels.name}
             print(f"{kernels}: {sum(of_these.values()):,} layers, seeds {self.args.seed} to {number}, none wrong ({', '.join(f'{k} {n:,}' for k, n in of_these.items())})")
 
 
@@ -88,6 +88,8 @@ def inside(args):
     "What runs in a process of its own."
     sys.path[:0] = [str(ROOT / "tests")]
     faulthandler.enable()
+    import cs231n_lit
+    assert cs231n_lit.__file__.startswith(os.environ["PYTHONPATH"]), "another package than asked for"
     if not args.case: return Search(args).run()
     import kernel_cases
     for ending in args.isa: eval(args.case, vars(kernel_cases)).check(kernel_cases.Kernels(ending))
@@ -107,9 +109,9 @@ def outside(args, package, isa, share=1, env=None, more=()):
 
 def main(args):
     sys.path[:0] = [str(ROOT)]
-    from cs231n_lit.fast_layers import _choices
-    runs = [(ROOT, [isa for isa in args.isa or _choices() if isa in _choices()])]
-    if args.wide or "v4" in args.isa and "v4" not in _choices(): runs.append((build("wide", "-march=x86-64-v3"), ["v4"]))
+    from cs231n_lit.kernels.compiled import choices
+    runs = [(ROOT, [isa for isa in args.isa or choices() if isa in choices()])]
+    if args.wide or "v4" in args.isa and "v4" not in choices(): runs.append((build("wide", "-march=x86-64-v3", "v4"), ["v4"]))
     runs = [(package, isa) for package, isa in runs if isa]
     sys.exit(max([outside(args, package, isa, len(isa) / sum(len(i) for _, i in runs)) for package, isa in runs]))
 

@@ -1,18 +1,14 @@
 """The kernels' sources run by Python instead of a compiler, on small layers: the same answers, with vector registers of each width."""
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import cs231n_lit.kernels.conv as conv_kernels
-import cs231n_lit.kernels.layers as layer_kernels
 import cs231n_lit.kernels.tile as tile
-from cs231n_lit import optim
 from cs231n_lit.convolution import conv_backward_naive, conv_forward_naive
-from cs231n_lit.layers import relu_backward
-from cs231n_lit.pooling import max_pool_backward_naive, max_pool_forward_naive
-from cs231n_lit.spatial_norm import (spatial_batchnorm_backward, spatial_batchnorm_forward, spatial_groupnorm_backward,
-                                     spatial_groupnorm_forward)
+from kernel_cases import Interpreted, Norm, Pool, Relu, Step
 
 DTYPES = {np.float32: 1e-5, np.float64: 1e-12}  # and how much of the largest number an error may be
 
@@ -76,53 +72,8 @@ def test_convolution_of_no_images():
     assert out.shape == (0, 3, 2, 2) and dx.shape == x.shape and not dw.any() and not db.any()
 
 
-@pytest.mark.parametrize("HH, WW, S", [(2, 2, 2), (3, 2, 1), (2, 3, 3)])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_pooling(HH, WW, S, dtype):
-    x = np.random.default_rng(0).integers(4, size=(2, 3, 7, 8)).astype(dtype)  # many ties
-    x[0, 0, 2, 3] = np.nan
-    out, cache = max_pool_forward_naive(x, {"pool_height": HH, "pool_width": WW, "stride": S})
-    ours, place = layer_kernels.pool_forward(x, HH, WW, S, out.shape, conv_kernels.in_turn)
-    dout, = draw(out.shape, dtype=dtype)
-    np.testing.assert_array_equal(ours, out)
-    same([layer_kernels.pool_backward(dout, place, x.shape, HH, WW, S, conv_kernels.in_turn)], [max_pool_backward_naive(dout, cache)], DTYPES[dtype])
-
-
-@pytest.mark.parametrize("G", [None, 1, 2])
-@pytest.mark.parametrize("mode", ["train", "test"])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_norms(G, mode, dtype):
-    x, gamma, beta, dout, mean = draw((2, 4, 6, 7), 4, 4, (2, 4, 6, 7), 4, dtype=dtype)
-    if G:
-        out, cache = spatial_groupnorm_forward(x, gamma, beta, G, {})
-        grads, given = spatial_groupnorm_backward(dout, cache), (None, None)
-    else:
-        out, cache = spatial_batchnorm_forward(x, gamma, beta, {"mode": mode, "running_mean": mean, "running_var": mean**2})
-        grads, given = spatial_batchnorm_backward(dout, cache), (None, None) if mode == "train" else (mean.astype(float), mean.astype(float)**2)
-    ours, dx = np.empty_like(x), np.empty_like(x)
-    mu, var = layer_kernels.norm_forward(x, ours, gamma, beta, G, 1e-5, *given, conv_kernels.in_turn)
-    train = given[0] is None
-    same([ours, dx, *layer_kernels.norm_backward(dout, x, dx, gamma, G, 1e-5, mu, var, train, conv_kernels.in_turn)], [out, *grads], DTYPES[dtype])
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_relu(dtype):
-    x, dout = draw((3, 5), (3, 5), dtype=dtype)
-    dx = np.empty(15, dtype)
-    layer_kernels.relu_gradient(dout.ravel(), x.ravel(), dx, 0, 15)
-    assert np.array_equal(dx.reshape(3, 5), relu_backward(dout, x))
-
-
-@pytest.mark.parametrize("rule", [optim.sgd, optim.sgd_momentum, optim.rmsprop, optim.adam])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_steps(rule, dtype, monkeypatch):
-    def interpreted(name, arrays, numbers):
-        layer_kernels.in_parts(getattr(layer_kernels, f"{name}_step"), arrays, numbers, conv_kernels.in_turn)
-        return True
-    results = []
-    for step in interpreted, lambda *_: False:
-        monkeypatch.setattr(optim, "step_in_place", step)
-        (w, *gradients), config = draw((3, 4), (3, 4), (3, 4), dtype=dtype), {}
-        for dw in gradients: rule(w, dw, config)
-        results.append([w, *(v for v in config.values() if isinstance(v, np.ndarray))])
-    same(*results, DTYPES[dtype])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", [Pool((2, 3, 7, 8), (2, 2), 2, spoilt=True, seed=1), Pool((2, 2, 7, 8), (3, 2), 1, seed=2), Pool((1, 2, 6, 11), (2, 3), 3), Pool((1, 1, 5, 9), (1, 4), 5),
+                                  Norm((2, 4, 6, 7)), Norm((2, 3, 5, 7), mode="test"), Norm((2, 4, 6, 7), 1), Norm((2, 4, 3, 13), 2), Relu((3, 5), spoilt=True),
+                                  *(Step(rule, (3, 4)) for rule in ("sgd", "sgd_momentum", "rmsprop", "adam"))], ids=str)
+def test_other_layers(case, dtype): replace(case, dtype=dtype).check(Interpreted())

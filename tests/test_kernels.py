@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from kernel_cases import AWKWARD, Affine, Conv, Norm, Pool, Relu, Step, found, layers, supported
+from kernel_cases import AWKWARD, Affine, Conv, InNumPy, Norm, Pool, Relu, Step, found, layers
 
 KERNELS = found()
 pytestmark = pytest.mark.skipif(not KERNELS, reason="kernels are not compiled")
@@ -16,14 +16,14 @@ each = pytest.mark.parametrize("kernels", KERNELS, ids=repr)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shapes", AWKWARD, ids=str)
 def test_awkward_layers(kernels, shapes, dtype):
-    for k, way in enumerate([None, *(name for name, way in kernels.ways.items() if supported(name, way, *shapes))]):
+    for k, way in enumerate([None, *(name for name, way in kernels.ways.items() if way.supports(*shapes))]):
         Conv(*shapes, way, dtype=dtype, threads=2 + k % 3, eager=k % 2 == 0, seed=k).check(kernels)
 
 
 LAYERS = {"conv": 150, "pool": 40, "norm": 40, "affine": 30, "relu": 10, "step": 15, "sandwich": 20}
 
 
-@each
+@pytest.mark.parametrize("kernels", [*KERNELS, InNumPy()], ids=repr)
 @pytest.mark.parametrize("kind", LAYERS)
 def test_random_layers(kernels, kind):
     "float32 to 1e-5 and float64 to 1e-12 of the largest number."
@@ -63,7 +63,7 @@ def test_faults_are_noticed(fault, monkeypatch):
         return out
     monkeypatch.setattr(conv, "conv_forward", wrong)
     layer = (3, 2, 6, 7), (4, 2, 3, 3), 1, 1
-    way = next(name for name, way in KERNELS[0].ways.items() if supported(name, way, *layer)) if "one image" in fault else None
+    way = next(name for name, way in KERNELS[0].ways.items() if way.supports(*layer)) if "one image" in fault else None
     with pytest.raises(AssertionError, match=message): Conv(*layer, way).check(KERNELS[0])
 
 
