@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'LAYERS', 'keep_heading', 'hide_setup', 'page_file', 'arguments', 'run', 'error', 'duration', 'factor',
-           'four_ways']
+           'four_ways', 'table']
 
 # %% ../nbs/17_functions.ipynb #28d66c0a
 import inspect
@@ -94,3 +94,12 @@ def four_ways(*ours):
         lines.append(f"| {' | '.join([NAMES[way], *cells])} |")
     x = " × ".join(map(str, timed["x"]))
     return Markdown("\n".join([*lines, "", f"*Difference*: from PyTorch's numbers, here and now. *Time*: forward and backward in float32, on one thread, for an x of {x}; medians of {measured['rounds']} rounds."]))
+
+# %% ../nbs/17_functions.ipynb #65c265eb
+def table(corner: str, columns: str, rows: dict):
+    "Rows of numbers or text under the columns' names, which commas separate."
+    from IPython.display import Markdown
+    number = lambda v: v if isinstance(v, str) else f"{v:.0e}"
+    lines = [[corner, *columns.split(", ")], [":--"] + ["--:"] * len(columns.split(", "))]
+    lines += [[name, *map(number, values)] for name, values in rows.items()]
+    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))

@@ -12,6 +12,13 @@ from .checks import (as_float, as_floats, check_count, check_keys, check_shape, 
                                unpack_cache)
 
 # %% ../nbs/06_convolution.ipynb #27ac65ed
+def _room(H, HH, S, P, where, name):
+    "How many windows find room along one axis, for arguments that have been checked."
+    if HH > H + 2 * P:
+        padded = f" with padding {P} at both ends" if P else ""
+        raise ValueError(f"{where}: {name} needs to be at most {H + 2 * P}, the input's {H}{padded}; got {HH}")
+    return 1 + (H + 2 * P - HH) // S
+
 def conv_output_size(size: int,        # pixels along one axis of the input: H or W
                      window: int,      # pixels of the filter or pooling window along that axis: HH or WW
                      stride: int = 1,  # pixels from one window to the next
@@ -21,11 +28,7 @@ def conv_output_size(size: int,        # pixels along one axis of the input: H o
                     ) -> int:          # how many windows there are: H' or W'
     "How many windows find room along one axis. Raises ValueError where none does."
     H, HH = check_count(where, "size", size, 0), check_count(where, name, window)
-    S, P = check_count(where, "stride", stride), check_count(where, "pad", pad, 0)
-    if HH > H + 2 * P:
-        raise ValueError(f"{where}: {name} needs to be at most {H + 2 * P}, "
-                         f"the input's {H} with padding {P} at both ends; got {HH}")
-    return 1 + (H + 2 * P - HH) // S
+    return _room(H, HH, check_count(where, "stride", stride), check_count(where, "pad", pad, 0), where, name)
 
 # %% ../nbs/06_convolution.ipynb #300e89a7
 def check_conv(where, x, w, b, conv_param):
@@ -33,10 +36,9 @@ def check_conv(where, x, w, b, conv_param):
     x, w, b = as_floats(where, x=x, w=w, b=b)
     N, C, H, W, F, HH, WW = sizes(where, x=(x, "N C H W"), w=(w, "F C HH WW"), b=(b, "F"))
     check_keys(where, "conv_param", conv_param, "stride pad")
-    S, P = conv_param["stride"], conv_param["pad"]
-    H_out = conv_output_size(H, HH, S, P, where, "the height of w")
-    W_out = conv_output_size(W, WW, S, P, where, "the width of w")
-    return x, w, b, int(S), int(P), (N, F, H_out, W_out)
+    for name, least in {"the height of w": HH, "the width of w": WW}.items(): check_count(where, name, least)
+    S, P = check_count(where, "stride", conv_param["stride"]), check_count(where, "pad", conv_param["pad"], 0)
+    return x, w, b, S, P, (N, F, _room(H, HH, S, P, where, "the height of w"), _room(W, WW, S, P, where, "the width of w"))
 
 # %% ../nbs/06_convolution.ipynb #805ea878
 def conv_forward_naive(x: np.ndarray,     # images, (N, C, H, W)

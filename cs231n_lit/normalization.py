@@ -6,6 +6,8 @@
 __all__ = ['batchnorm_forward', 'batchnorm_backward', 'batchnorm_backward_alt', 'layernorm_forward', 'layernorm_backward']
 
 # %% ../nbs/05_normalization.ipynb #6eef609f
+import warnings
+
 import numpy as np
 
 from .checks import as_float, as_floats, check_choice, check_keys, check_number, check_shape, sizes, unpack_cache
@@ -40,14 +42,16 @@ def read_bn_param(where: str,     # name of the calling function, for the messag
         running.append(as_float(where, name, bn_param.get(name, zeros)).astype(x.dtype))
         check_shape(where, name, running[-1], zeros.shape, "one number a feature:")
     if (running[1] < 0).any(): raise ValueError(f"{where}: running_var needs to be at least 0; got {running[1].min()}")
+    if mode == "test" and not {"running_mean", "running_var"} <= bn_param.keys():
+        warnings.warn(f"{where}: bn_param has no running_mean and running_var yet, so test mode takes zeros and divides by √eps: train first", RuntimeWarning, 3)
     return mode, eps, momentum, *running
 
 # %% ../nbs/05_normalization.ipynb #017cc198
-def _batch_moments(where: str,     # name of the calling function, for the message
-                   bn_param: dict, # the options of `batchnorm_forward`; running averages are updated in train mode
-                   x: np.ndarray,  # the batch, shape (N, D) or (N, C, H, W)
-                  ) -> tuple:      # mean and standard deviation, shaped to go with x; mode
-    "The mean and standard deviation that batch norm uses: the batch's in train mode, the running ones in test mode."
+def _normalize_batch(where: str,     # name of the calling function, for the message
+                     x: np.ndarray,  # the batch, shape (N, D) or (N, C, H, W)
+                     bn_param: dict, # the options of `batchnorm_forward`; train mode puts the moved averages here
+                    ) -> tuple:      # normalized x, what it was divided by, mode
+    "Subtract each feature's mean and divide by its standard deviation: the batch's in train mode, the running ones in test mode."
     mode, eps, momentum, running_mean, running_var = read_bn_param(where, bn_param, x)
     axes = (0, *range(2, x.ndim))
     if mode == "train":
@@ -56,7 +60,8 @@ def _batch_moments(where: str,     # name of the calling function, for the messa
         bn_param["running_mean"] = keep * running_mean + (1 - keep) * mean.ravel()
         bn_param["running_var"] = keep * running_var + (1 - keep) * var.ravel()
     else: mean, var = np.expand_dims(running_mean, axes), np.expand_dims(running_var, axes)
-    return mean, np.sqrt(var + eps), mode
+    std = np.sqrt(var + eps)
+    return (x - mean) / std, std, mode
 
 # %% ../nbs/05_normalization.ipynb #680f3459
 def batchnorm_forward(x: np.ndarray,      # a batch of N examples with D features, shape (N, D)
@@ -68,17 +73,17 @@ def batchnorm_forward(x: np.ndarray,      # a batch of N examples with D feature
     where = "batchnorm_forward"
     x, gamma, beta = as_floats(where, x=x, gamma=gamma, beta=beta)
     sizes(where, x=(x, "N D"), gamma=(gamma, "D"), beta=(beta, "D"))
-    mean, std, mode = _batch_moments(where, bn_param, x)
-    x_hat = (x - mean) / std
+    x_hat, std, mode = _normalize_batch(where, x, bn_param)
     return gamma * x_hat + beta, ("batchnorm", x_hat, gamma, std, mode)
 
 # %% ../nbs/05_normalization.ipynb #85f1be1b
 def _open_cache(where: str, layer: str,  # calling function, and the layer whose cache it takes
                 cache: tuple,            # what the forward pass returned
                 dout: np.ndarray,        # upstream gradient
+                last: str = "mode",      # what the cache's last entry is
                ) -> tuple:               # dout as floating-point numbers, and the cache without its first entry
     "Check that the cache is this layer's and that `dout` fits it."
-    name, x_hat, *rest = unpack_cache(where, cache, "layer x_hat gamma std mode")
+    name, x_hat, *rest = unpack_cache(where, cache, f"layer x_hat gamma std {last}")
     check_choice(where, "the cache's layer", name, (layer,))
     dout = as_float(where, "dout", dout, x_hat.dtype)
     check_shape(where, "dout", dout, x_hat.shape)

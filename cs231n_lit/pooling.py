@@ -9,7 +9,7 @@ __all__ = ['max_pool_forward_naive', 'max_pool_backward_naive']
 import numpy as np
 
 from .checks import as_float, check_count, check_keys, check_shape, sizes, unpack_cache
-from .convolution import conv_output_size
+from .convolution import _room
 
 # %% ../nbs/07_pooling.ipynb #a4833772
 def check_pool(where, x, pool_param):
@@ -18,9 +18,7 @@ def check_pool(where, x, pool_param):
     N, C, H, W = sizes(where, x=(x, "N C H W"))
     check_keys(where, "pool_param", pool_param, "pool_height pool_width stride")
     HH, WW, S = (check_count(where, key, pool_param[key]) for key in "pool_height pool_width stride".split())
-    H_out = conv_output_size(H, HH, S, 0, where, "pool_height")
-    W_out = conv_output_size(W, WW, S, 0, where, "pool_width")
-    return x, HH, WW, S, (N, C, H_out, W_out)
+    return x, HH, WW, S, (N, C, _room(H, HH, S, 0, where, "pool_height"), _room(W, WW, S, 0, where, "pool_width"))
 
 # %% ../nbs/07_pooling.ipynb #9eb94c02
 def max_pool_forward_naive(x: np.ndarray,     # images, (N, C, H, W)

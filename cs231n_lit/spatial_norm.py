@@ -9,7 +9,7 @@ __all__ = ['spatial_batchnorm_forward', 'spatial_batchnorm_backward', 'spatial_g
 import numpy as np
 
 from .checks import as_floats, check_count, sizes
-from .normalization import _batch_moments, _moments, _normalize_backward, _open_cache, read_eps
+from .normalization import _moments, _normalize_backward, _normalize_batch, _open_cache, read_eps
 
 # %% ../nbs/08_spatial_norm.ipynb #695664a2
 def spatial_batchnorm_forward(x: np.ndarray,      # images, shape (N, C, H, W)
@@ -21,8 +21,7 @@ def spatial_batchnorm_forward(x: np.ndarray,      # images, shape (N, C, H, W)
     where = "spatial_batchnorm_forward"
     x, gamma, beta = as_floats(where, x=x, gamma=gamma, beta=beta)
     sizes(where, x=(x, "N C H W"), gamma=(gamma, "C"), beta=(beta, "C"))
-    mean, std, mode = _batch_moments(where, bn_param, x)
-    x_hat = (x - mean) / std
+    x_hat, std, mode = _normalize_batch(where, x, bn_param)
     return gamma[:, None, None] * x_hat + beta[:, None, None], ("spatial_batchnorm", x_hat, gamma, std, mode)
 
 # %% ../nbs/08_spatial_norm.ipynb #e7f2310a
@@ -69,7 +68,7 @@ def spatial_groupnorm_backward(dout: np.ndarray,  # upstream gradient, shape (N,
                                cache: tuple,      # from `spatial_groupnorm_forward`
                               ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # dx, shape (N, C, H, W); dgamma, dbeta in the shapes of gamma and beta
     "Gradients of spatial group norm."
-    dout, x_hat, gamma, std, beta_shape = _open_cache("spatial_groupnorm_backward", "spatial_groupnorm", cache, dout)
+    dout, x_hat, gamma, std, beta_shape = _open_cache("spatial_groupnorm_backward", "spatial_groupnorm", cache, dout, "beta_shape")
     (N, C, H, W), G = dout.shape, std.shape[1]
     groups = N, G, C // G * H * W
     dx_hat = dout * gamma.reshape(C, 1, 1)

@@ -202,6 +202,11 @@ torch.manual_seed(0)
 linear = torch.nn.Linear(64, 32, dtype=torch.float64)
 save("linear", weight=linear.weight, bias=linear.bias)
 
+# Sizes that the stride does not divide: what is left over is dropped. And several NaNs in a window: on a CPU the last one takes the gradient, ours is the first.
+layer("conv_rest", lambda x, w, b: F.conv2d(x, w, b, 3, 1), settings=dict(stride=3, pad=1), x=randn(2, 2, 6, 5), w=randn(3, 2, 2, 3), b=randn(3))
+layer("pool_rest", lambda x: F.max_pool2d(x, (2, 3), 2), settings=dict(pool_height=2, pool_width=3, stride=2), x=randn(2, 2, 5, 6))
+layer("pool_nan", lambda x: F.max_pool2d(x, 2, 2), dout=np.full((1, 1, 1, 1), 5.), x=np.array([[[[np.nan, 1], [2, np.nan]]]]))
+
 path = Path(__file__).resolve().parent.parent / "cs231n_lit/data/pages/torch.npz"
 path.parent.mkdir(exist_ok=True)
 np.savez_compressed(path, torch_version=np.array(torch.__version__), **arrays)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cs231n_lit import layer_utils
+from cs231n_lit import fast_layers, layer_utils
 from cs231n_lit.gradient_check import eval_numerical_gradient_array, fixture, max_error
 from cs231n_lit.layers import affine_forward, relu_forward
 from cs231n_lit.normalization import (batchnorm_backward, batchnorm_backward_alt, batchnorm_forward, layernorm_backward,
@@ -156,8 +156,12 @@ def test_test_mode(name):
 def test_test_mode_before_any_training_uses_zeros(name):
     x, gamma, beta, *_ = arguments(name)
     param = {"mode": "test", "eps": 4}
-    assert max_error(LAYERS[name][0](x, gamma * 0 + 1, beta * 0, param)[0], x / 2) < 1e-12
-    assert param == {"mode": "test", "eps": 4}
+    for f in LAYERS[name][0], getattr(fast_layers, f"{name}_forward_fast", LAYERS[name][0]):
+        with pytest.warns(RuntimeWarning, match=f"^{f.__name__}: bn_param has no running_mean and running_var yet, so test mode takes zeros and divides by √eps: train first$") as caught:
+            assert max_error(f(x, gamma * 0 + 1, beta * 0, param)[0], x / 2) < 1e-12
+        assert len(caught) == 1 and param == {"mode": "test", "eps": 4}
+    for half in "running_mean", "running_var":
+        with pytest.warns(RuntimeWarning): LAYERS[name][0](x, gamma, beta, param | {half: np.ones(x.shape[1])})
 
 
 @each_layer
@@ -336,6 +340,7 @@ def test_inputs_and_cache_stay_as_they_are(name, mode):
     x, gamma, beta, param, dout = arguments(name)
     forward, backwards, *_ = LAYERS[name]
     param["mode"] = mode
+    if "batchnorm" in name: param |= {"running_mean": np.zeros(x.shape[1]), "running_var": np.ones(x.shape[1])}
     before = copy.deepcopy((x, gamma, beta, dout))
     out, cache = forward(x, gamma, beta, param)
     cached = copy.deepcopy(cache)
@@ -459,7 +464,7 @@ def test_cache_of_another_layer(name):
         for other, cache in (CACHES | OTHERS).items():
             if other == own: continue
             with pytest.raises((TypeError, ValueError), match=f"{backward.__name__}: (the cache's layer|cache) needs to be"): backward(dout, cache)
-        with pytest.raises(ValueError, match=r"cache needs to be the tuple \(layer, x_hat, gamma, std, mode\) that the forward pass returned; got a tuple of 0"): backward(dout, ())
+        with pytest.raises(ValueError, match=r"cache needs to be the tuple \(layer, x_hat, gamma, std, (mode|beta_shape)\) that the forward pass returned; got a tuple of 0"): backward(dout, ())
 
 
 @each_layer

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from layouts import layouts
+from cs231n_lit.fast_layers import max_pool_backward_fast, max_pool_forward_fast
 from cs231n_lit.gradient_check import eval_numerical_gradient_array, fixture, max_error
 from cs231n_lit.pooling import check_pool, max_pool_backward_naive, max_pool_forward_naive
 
@@ -145,6 +146,25 @@ def test_nan_wins_and_the_first_nan_is_paid():
     assert np.isnan(dx[0, 0, 1, 0]) and dx[0, 0, 1, 1] == np.inf and dx[0, 0, 0].tolist() == [0, 0, 0]
 
 
+def test_where_several_nans_meet_pytorch_pays_the_last():
+    t = fixture("pool_nan")
+    for forward, backward in (max_pool_forward_naive, max_pool_backward_naive), (max_pool_forward_fast, max_pool_backward_fast):
+        out, cache = forward(t.x, pool(2, 2, 2))
+        assert np.isnan(t.x[0, 0, [0, 1], [0, 1]]).all() and np.isnan(out).all() and np.isnan(t.out).all()
+        assert backward(t.dout, cache)[0, 0].tolist() == [[5, 0], [0, 0]] and t.dx[0, 0].tolist() == [[0, 0], [0, 5]]
+
+
+@pytest.mark.skipif(not find_spec("torch"), reason="PyTorch is not installed; its stored value is compared above")
+@pytest.mark.parametrize("window", [[[1, np.nan], [np.nan, 7]], [[np.nan, 1], [2, np.nan]], [[np.nan] * 2] * 2, [[np.nan, 5], [5, 1]], [[5, 5], [1, np.nan]]])
+def test_live_pytorch_pays_the_last_nan(window):
+    import torch
+    x = torch.tensor([[window]], dtype=torch.float64, requires_grad=True)
+    torch.nn.functional.max_pool2d(x, 2).sum().backward()
+    nans = np.flatnonzero(np.isnan(window))
+    _, cache = max_pool_forward_naive(np.array([[window]]), pool(2, 2, 2))
+    assert x.grad.numpy().ravel().argmax() == nans[-1] and max_pool_backward_naive(np.ones((1, 1, 1, 1)), cache).argmax() == nans[0]
+
+
 def test_what_no_window_reaches_gets_nothing():
     x, param, dout = layer((1, 1, 6, 7), 2, 2, 3)
     dx = max_pool_backward_naive(np.ones_like(dout), max_pool_forward_naive(x, param)[1])[0, 0]
@@ -158,7 +178,7 @@ def test_numeric_gradients(case):
     assert max_error(dx, eval_numerical_gradient_array(lambda x: max_pool_forward_naive(x, param)[0], x, dout)) < 1e-7
 
 
-@pytest.mark.parametrize("case", ["pool", "pool_overlap", "pool_nonsquare", "pool_ties", "pool_gaps"])
+@pytest.mark.parametrize("case", ["pool", "pool_overlap", "pool_nonsquare", "pool_ties", "pool_gaps", "pool_rest"])
 @pytest.mark.parametrize("dtype, limit", [(np.float64, 1e-13), (np.float32, 1e-6)])
 def test_pytorch_fixtures(case, dtype, limit):
     t = fixture(case, TORCH)
@@ -265,8 +285,8 @@ bad_forward = [
     (1.0, param, ValueError, "x needs 4 axes"), ([], param, ValueError, "x needs 4 axes"), (x.astype(complex), param, TypeError, "x needs real numbers, but its type is complex128"),
     (objects, param, TypeError, "x needs real numbers, but its type is object"), (None, param, TypeError, "x needs real numbers"), ("x", param, TypeError, "x needs real numbers"),
     (np.zeros((1, 1, 4, 4), "M8[s]"), param, TypeError, "x needs real numbers"), (nested, param, ValueError, "x is not a regular array"), (param, x, TypeError, "x needs real numbers"),
-    (x, pool(8, 2, 2), ValueError, "pool_height needs to be at most 7, the input's 7 with padding 0 at both ends; got 8"),
-    (x, pool(3, 7, 2), ValueError, "pool_width needs to be at most 6, the input's 6 with padding 0 at both ends; got 7"),
+    (x, pool(8, 2, 2), ValueError, "pool_height needs to be at most 7, the input's 7; got 8"),
+    (x, pool(3, 7, 2), ValueError, "pool_width needs to be at most 6, the input's 6; got 7"),
     (x[:, :, :0], param, ValueError, "pool_height needs to be at most 0"), (x[:, :, :, :0], param, ValueError, "pool_width needs to be at most 0"),
     (x, None, TypeError, "pool_param needs to be a dictionary; got NoneType"), (x, (2, 2, 2), TypeError, "pool_param needs to be a dictionary; got tuple"), (x, 2, TypeError, "got int"),
     (x, {}, ValueError, "pool_param needs the key 'pool_height'; it has []"), (x, {"pool_height": 2, "pool_width": 2}, ValueError, "pool_param needs the key 'stride'"),
