@@ -46,9 +46,13 @@ def visualize_grid(Xs: np.ndarray,        # images, (N, H, W, C)
         grid[top:top + H, left:left + W] = stretch(x, ubound)
     return grid
 
+# %% ../nbs/03_vis_utils.ipynb #e275bcf2
+BLUE, ORANGE, GREEN = "#1f77b4", "#c44e00", "#1e7d1e"
+
 # %% ../nbs/03_vis_utils.ipynb #8436ef81
-STYLE: dict = {"font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
-               "image.cmap": "gray", "lines.linewidth": 1.6}
+_CYCLE = [BLUE, ORANGE, GREEN, "#bc2323", "#7d4fb3", "#8c564b"]
+STYLE: dict = {"axes.prop_cycle": f"cycler('color', {_CYCLE})", "font.size": 10, "axes.titlesize": 10,
+               "axes.spines.top": False, "axes.spines.right": False, "image.cmap": "gray", "lines.linewidth": 1.6}
 
 def _styled(width, height, draw, *args):
     "Open a figure of this size and let `draw(figure, …)` fill it, in the style of these pages."
@@ -105,9 +109,6 @@ def show_filters(w: np.ndarray,     # filters, (F, C, HH, WW) with C = 1 or 3
     grid = visualize_grid(np.moveaxis(np.asarray(w), 1, -1))
     show_images([grid.astype(np.uint8)], size=size)
 
-# %% ../nbs/03_vis_utils.ipynb #e275bcf2
-BLUE, ORANGE, GREEN = "#1f77b4", "#ff7f0e", "#2ca02c"
-
 # %% ../nbs/03_vis_utils.ipynb #784b1607
 def _shades(limit):
     "Orange for negative, white for zero, blue for positive numbers; pale enough to print numbers on."
@@ -136,7 +137,7 @@ def show_matrix(a: np.ndarray,            # numbers, (H, W); a vector is shown a
     ax = ax or panels(1, 1, max(0.5 * W, 0.6), 0.5 * H + 0.3)
     ax.imshow(np.nan_to_num(a), **_shades(limit or np.nanmax(np.abs(a), initial=0) or 1))
     for i, j in np.ndindex(H, W):
-        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, ec="#bbbbbb", lw=0.8))
+        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, ec="#8c8c8c", lw=0.8))
         ax.text(j, i, _number(a[i, j], fmt), ha="center", va="center", fontsize=fontsize, color="black")
     for i, j, h, w, *colour in highlight:
         ax.add_patch(Rectangle((j - 0.5, i - 0.5), w, h, fill=False, ec=(colour or [GREEN])[0], lw=2.6, zorder=3))
@@ -183,7 +184,7 @@ def plot_history(solver: Any) -> None:  # has `loss_history`, `train_acc_history
         if not hasattr(run, "loss_history"): raise TypeError(f"plot_history: solver needs to be a Solver or a dictionary of them; got {solver!r}")
     loss, accuracy = panels(2, width=3.8)
     for k, (name, run) in enumerate(runs.items()):
-        validation, training = (f"C{k}", f"C{k}") if len(runs) > 1 else (BLUE, ORANGE)
+        validation, training = (_CYCLE[k % 6],) * 2 if len(runs) > 1 else (BLUE, ORANGE)
         loss.plot(np.arange(1, len(run.loss_history) + 1), run.loss_history, lw=0.8, color=validation, label=name)
         accuracy.plot(run.train_acc_history, "--", marker=".", color=training, label=f"{name} training".strip())
         accuracy.plot(run.val_acc_history, "-", marker=".", color=validation, label=f"{name} validation".strip())
