@@ -48,25 +48,31 @@ def code_of(source):
 # What a browser lacks, by the text that needs it. A cell that needs such a cell cannot run either.
 LACKING = {"the repository's files": r"""["']\.\./|\w\.ipynb["']""", "processes": r"\bsubprocess\.|\bmultiprocessing\.|\bos\.fork\b|^ *import resource",
            "threads": r"threading\.Thread\(|ThreadPool|\bset_num_threads\([2-9]", "compiled code": r"\bfour_ways\(", "a network": r"HTTPServer\b|\burlopen\("}
-OWN = {"time", "timeit", "perf_counter", "status", "cpu_count", "get_data"}  # what uses one of these shows something else on another computer
+# What shows something else on another computer, by the names it uses, and what the page says of it.
+OWN = {"get_data": "on the package's photographs, as CIFAR-10 is not here"} | dict.fromkeys(("time", "timeit", "perf_counter", "status", "cpu_count"), "with this computer's own numbers")
 
 
 def reason(source):
-    "What some code needs that a browser lacks; nothing if it can run there."
+    "What some code needs that a browser lacks; nothing if it can run there, as what installs the package where it is missing."
+    if 'find_spec("cs231n_lit")' in source: return ""
     return next((need for need, text in LACKING.items() if re.search(text, source, re.M)), "")
 
 
 def names(tree):
-    "The names that some code binds at its top level, those it mentions, and those that it uses at once: outside of functions."
-    binds, at_once, later = set(), set(), (ast.FunctionDef, ast.ClassDef, ast.Lambda)
-    def visit(node, now):
+    "The names that some code binds at its top level, those it uses anywhere, and those that it uses at once: outside of functions."
+    binds, uses, at_once, later = set(), set(), set(), (ast.FunctionDef, ast.ClassDef, ast.Lambda)
+    def visit(node, now, own):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)): binds.update({node.name} if now else ())
         elif isinstance(node, (ast.Import, ast.ImportFrom)): binds.update((a.asname or a.name).split(".")[0] for a in node.names if now)
-        elif isinstance(node, ast.Name) and now: (binds if isinstance(node.ctx, ast.Store) else at_once).add(node.id)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and now: binds.add(node.id)
+        elif isinstance(node, ast.Name) and node.id not in own:
+            uses.add(node.id)
+            if now: at_once.add(node.id)
         body = [node.body] if isinstance(node, ast.Lambda) else node.body if isinstance(node, later) else []
-        for child in ast.iter_child_nodes(node): visit(child, now and child not in body)
-    visit(tree, True)
-    return binds, {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}, at_once
+        inner = own | {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)} if body else own
+        for child in ast.iter_child_nodes(node): visit(child, now and child not in body, inner if child in body else own)
+    visit(tree, True, set())
+    return binds, uses, at_once
 
 
 def entry(cell, source, suffix=""):
@@ -77,7 +83,7 @@ def entry(cell, source, suffix=""):
     mark = flags.get("browser", "")
     why = "PyTorch" if flags.get("eval") == "false" else mark if mark not in ("", "own", "true") else "" if mark else reason(source)
     return {"id": cell.id + suffix, "code": source, "shown": not flags.keys() & {"hide", "export", "default_exp"} and flags.get("echo") != "false", "why": why,
-            "own": mark == "own" or bool(OWN & uses), "optional": pictures or "slow" in flags or bool(HEAVY.search(source)), "slow": "slow" in flags,
+            "own": OWN["time"] if mark == "own" else "", "optional": pictures or "slow" in flags or bool(HEAVY.search(source)), "slow": "slow" in flags,
             "binds": binds, "uses": uses, "at_once": at_once, "marked": bool(mark)}
 
 
@@ -91,12 +97,23 @@ def cells_of(notebook):
         imports = all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in tree.body) and directives(cell.source).keys() & {"hide", "export"}
         found += [entry(cell, ast.unparse(n), f"-{k}") for k, n in enumerate(tree.body)] if imports else [entry(cell, source)]
     for at, cell in enumerate(found): connect(cell, found[:at])
-    return found
+    return with_own(found)
+
+
+def with_own(cells):
+    "Mark the cells whose result is one of this computer's own, line by line: what is made from such a result is own as well, until its name is bound again."
+    known = dict(OWN)
+    for cell in cells:
+        for line in ast.parse(cell["code"]).body:
+            binds, uses, _ = names(ast.Module([line], []))
+            own = next((known[name] for name in known if name in uses), "")
+            cell["own"] = cell["own"] or own
+            known = {name: text for name, text in known.items() if name in OWN or name not in binds} | ({name: own for name in binds} if own else {})
+    return cells
 
 
 def connect(cell, above):
-    """Add the ids of the optional cells that a cell needs: itself, or by those that run before it. What it needs and cannot run keeps it from running;
-    what it needs and looks at a clock makes its result one of this computer's own."""
+    "Add the ids of the optional cells that a cell needs: itself, or by those that run before it. What it needs and cannot run keeps it from running."
     def needed(wanted, seeds):
         "Cells that bind a name that is wanted, from below, each with what it wants; functions want nothing before they are wanted."
         for other in reversed(above):
@@ -106,7 +123,6 @@ def connect(cell, above):
     cell["also"] = sorted({c["id"] for c in needed(set(cell["uses"]), True) if c["optional"] and not c["why"]})
     latest = {name: c for c in above for name in c["binds"] & cell["uses"]}.values()
     if not cell["why"] and not cell["marked"]: cell["why"] = next((c["why"] for c in latest if c["why"]), "")
-    cell["own"] |= any(c["own"] for c in latest)
 
 
 # ------------------------------------------------------------ a page's HTML
@@ -125,7 +141,8 @@ def mark(page, cells):
         starts = list(CELL.finditer(page, done, m.start()))
         if cell is None or not starts: continue
         shown = shown[shown.index(cell) + 1:]
-        flags = f' data-run="{cell["id"]}"' + f' data-run-not="{html.escape(cell["why"])}"' * bool(cell["why"])
+        note = "trains for minutes" if cell["slow"] else ""
+        flags = f' data-run="{cell["id"]}"' + f' data-run-not="{html.escape(cell["why"])}"' * bool(cell["why"]) + f' data-run-note="{note}"' * bool(note)
         place = starts[-1].end()
         pieces += [page[done:place], flags]
         done = place

@@ -4,6 +4,7 @@ Python and its packages come from the npm package `pyodide` and from a folder of
 All cells of all pages take a long while: `make test-browser`. Here a page's worth of them runs, and everything that the buttons can do.
 """
 import base64
+import html
 import importlib.util
 import io
 import json
@@ -54,14 +55,20 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    "Address of the site with Python beside it."
+def sites(tmp_path_factory):
+    "The site's folder with Python beside it."
     assert PAGES, "docs/ holds no site: run `make docs` first"
     site = tmp_path_factory.mktemp("site") / "docs"
     shutil.copytree(DOCS, site)
     try: run_cells.vendor(site, WHEELS)
     except (SystemExit, subprocess.CalledProcessError) as e: pytest.skip(f"Python for the browser is not at hand: {e}")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+    return site
+
+
+@pytest.fixture(scope="module")
+def base(sites):
+    "The site's address."
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(sites))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -81,6 +88,7 @@ class Tab:
     def __init__(self, chromium, address, **options):
         self.window = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         self.page, self.said, self.asked = self.window.new_page(), [], []
+        self.page.set_default_timeout(300e3)  # on a busy computer a page may take its time
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("console", lambda message: self.said.extend([message.text] if message.type == "error" else []))
         self.page.on("request", lambda request: self.asked.append(request.url))
@@ -97,7 +105,15 @@ class Tab:
         self.button(n, "Run").wait_for(timeout=1e3 * seconds)
         return self.shown(n)
 
+    def reveal(self, n):
+        "Open the tab or the fold that the cell is in."
+        self.cell(n).evaluate("""e => {
+          const box = e.closest(".tab-pane:not(.active), .collapse:not(.show)");
+          if (box) [...document.querySelectorAll("[data-bs-target]")].find(button => box.matches(button.dataset.bsTarget))?.click();
+        }""")
+
     def run(self, n, seconds=300):
+        self.reveal(n)
         self.button(n, "Run").click()
         return self.wait(n, seconds)
 
@@ -165,10 +181,10 @@ def test_every_page_with_code_can_run():
     assert len(PAGES) > 20
     for page in PAGES:
         cells = {c["id"]: c for c in about(page)}
-        html = (DOCS / f"{page}.html").read_text(encoding="utf-8")
+        text = (DOCS / f"{page}.html").read_text(encoding="utf-8")
         assert shown_cells(page) and set(shown_cells(page)) <= set(cells), page
-        assert html.count("page.js") == 1
-        assert len(re.findall(r'class="cell\b[^>]*>\s*<div class="(?:code-copy|sourceCode)', html)) == len(shown_cells(page)), page
+        assert text.count("page.js") == 1
+        assert len(re.findall(r'class="cell\b[^>]*>\s*<div class="(?:code-copy|sourceCode)', text)) == len(shown_cells(page)), page
 
 
 def test_reasons():
@@ -207,7 +223,7 @@ def test_what_needs_a_thread_cannot_run(tmp_path):
     c = known(tmp_path, "import threading\ndef go(): threading.Thread(target=print).start()", "def start(): go()", "start()", "def go(): pass", "go()", "#| browser: own\nstart()",
               "#| browser: a kitchen\n1", "from time import perf_counter\ndef seconds(): return perf_counter()", "t = seconds()", "t")
     assert [c[f"c{k}"]["why"] for k in range(7)] == ["threads", "threads", "threads", "", "", "", "a kitchen"]
-    assert [c[f"c{k}"]["own"] for k in (4, 5, 7, 8, 9)] == [False, True, True, True, True]
+    assert [bool(c[f"c{k}"]["own"]) for k in (4, 5, 7, 8, 9)] == [False, True, True, True, True]
 
 
 QUARTO = """<div id="cell-2" class="cell" data-execution_count="1">
@@ -222,6 +238,31 @@ QUARTO = """<div id="cell-2" class="cell" data-execution_count="1">
 def test_quartos_cells_are_found(tmp_path):
     page, marked = run_cells.mark(QUARTO, list(known(tmp_path, "#| hide\ny = 1", "x = \"a < b\"\nx").values()))
     assert marked == ["c1"] and '<div data-run="c1" id="cell-2" class="cell"' in page
+
+
+def test_cells_of_quartos_page_are_found(tmp_path):
+    "In a page of Quarto's structures every cell with code is marked, each one before its own code."
+    page = (ROOT / "tests/fixtures/quarto/pooling.html").read_text(encoding="utf-8")
+    codes = [html.unescape(re.sub("<[^>]+>", "", code)).strip() for code in re.findall(r'<code class="sourceCode python">(.*?)</code>', page, re.S)]
+    page, marked = run_cells.mark(page, list(known(tmp_path, *codes).values()))
+    assert len(marked) == len(codes) >= 3
+    places = [m.start() for m in re.finditer(" data-run=", page)], [m.start() for m in re.finditer('<code class="sourceCode python">', page)]
+    assert all(a < b for a, b in zip(*places)) and all(b < a for a, b in zip(places[0][1:], places[1]))
+
+
+@browser_test
+def test_quartos_cells_run(tab, base, tmp_path, sites):
+    import nbformat
+    nbformat.write(cells("#| hide\ny = 1", "x = \"a < b\"\nx"), tmp_path / "page.ipynb")
+    page = f'<!doctype html><html lang="en"><head><title>Quarto</title></head><body><main class="content">{QUARTO}</main></body></html>'
+    (sites / "quarto.html").write_text(run_cells.with_run(sites, "quarto.html", page, tmp_path / "page.ipynb"), encoding="utf-8")
+    t = tab("quarto")
+    before = t.shown(0)
+    assert before["text"] == t.run(0)["text"] == "'a < b'"
+    t.edit(0, "x * 2")
+    assert t.run(0)["text"] == "'a < ba < b'"
+    t.button(0, "Reset").click()
+    assert t.shown(0)["text"] == before["text"] and t.said == []
 
 
 # ------------------------------------------------------------ every cell of a page
@@ -298,13 +339,13 @@ def test_run_above_edit_reload_reset(tab):
 def test_reset_brings_the_committed_output_back(tab):
     t = tab("gradient_check")
     n = next(k for k in range(20) if t.shown(k)["pictures"])
-    html = lambda: t.cell(n).evaluate("e => [...e.children].filter(c => !c.matches('.run-bar')).map(c => c.outerHTML).join('')")
-    before, shown = html(), t.shown(n)
+    content = lambda: t.cell(n).evaluate("e => [...e.children].filter(c => !c.matches('.run-bar')).map(c => c.outerHTML).join('')")
+    before, shown = content(), t.shown(n)
     after = t.run(n)
-    assert html() != before and len(after["pictures"]) == len(shown["pictures"]) and all(map(pictures_agree, shown["pictures"], after["pictures"]))
+    assert content() != before and len(after["pictures"]) == len(shown["pictures"]) and all(map(pictures_agree, shown["pictures"], after["pictures"]))
     assert t.cell(n).locator("figcaption").count() == before.count("<figcaption")
     t.button(n, "Reset").click()
-    assert html() == before
+    assert content() == before
 
 
 @browser_test
@@ -442,13 +483,12 @@ window.go = () => new Promise(done => new Worker(URL.createObjectURL(new Blob([c
 
 
 @browser_test
-def test_first_result_is_soon_there(tab, base, tmp_path_factory):
+def test_first_result_is_soon_there(tab, base, sites):
     "From the first click to the result: at most 2.5 times what a bare page takes to load the same, in turn and at best of three."
-    site = max(tmp_path_factory.getbasetemp().glob("site*/docs"), key=lambda p: p.stat().st_mtime)
-    (site / "run/engine/pyodide-lock.json").write_text(json.dumps({"info": run_cells.json.loads((ROOT / "scripts/engine.json").read_text())["info"], "packages": {}}))
-    wheel = next((site / "run/engine").glob("numpy*.whl")).name
+    (sites / "run/engine/pyodide-lock.json").write_text(json.dumps({"info": json.loads((ROOT / "scripts/engine.json").read_text())["info"], "packages": {}}))
+    wheel = next((sites / "run/engine").glob("numpy*.whl")).name
     files = [f"{base}/run/engine/{wheel}", f"{base}/run/cs231n_lit.zip", f"{base}/run/fastcore.zip"]
-    (site / "bare.html").write_text(BARE.replace("FILES", json.dumps(files)))
+    (sites / "bare.html").write_text(BARE.replace("FILES", json.dumps(files)))
     times = {"bare": [], "ours": []}
     for _ in range(3):
         bare = tab("bare")

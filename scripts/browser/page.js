@@ -5,7 +5,7 @@ const script = document.currentScript, here = new URL(".", script.src).href;
 const KEY = `cells ${location.pathname} `;
 const KEYWORDS = /^(and|as|assert|async|await|break|class|continue|def|del|elif|else|except|finally|for|from|global|if|import|in|is|lambda|nonlocal|not|or|pass|raise|return|try|while|with|yield|None|True|False)$/;
 const TOKEN = /(#.*)|((?:\b[rbfu]{1,2})?(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$)|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?))|(\b\d[\d_]*\.?\d*(?:e[+-]?\d+)?j?\b)|([^\W\d]\w*)|[^]/gi;
-let page, worker, ready, busy, queue = [], cells = [], done = new Set();
+let page, worker, ready, busy, clock, queue = [], cells = [], done = new Set();
 
 const make = (tag, properties = {}, ...children) => { const e = Object.assign(document.createElement(tag), properties); e.append(...children); return e; };
 const escape = text => text.replace(/[&<>]/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;"})[c]);
@@ -85,8 +85,8 @@ function markLine(cell, line) {
   const walk = document.createTreeWalker(cell.code, NodeFilter.SHOW_TEXT), range = new Range();
   let n = 1, open = false;
   for (let node; (node = walk.nextNode());) for (let k = 0; k < node.length; k++) {
-    if (n === line && !open) { range.setStart(node, k); open = true; }
-    if (n === line) range.setEnd(node, k + 1);
+    if (n === line && !open && node.data[k] !== " ") { range.setStart(node, k); open = true; }
+    if (n === line && open) range.setEnd(node, k + 1);
     n += node.data[k] === "\n";
   }
   if (!open) return;
@@ -178,7 +178,9 @@ function hear({kind, id, ...data}) {
   else if (kind === "begin") {
     busy.now = id;
     if (cell) { cell.fresh = true; cell.failed = false; unmark(cell); cell.box.classList.add("run-busy"); }
-    say(busy.cell, busy.cell === cell ? "running" : `running the cells above: ${busy.left--} to go`, false);
+    busy.since = performance.now();
+    busy.doing = busy.cell === cell ? "running" : `running the cells above: ${busy.left--} to go`;
+    say(busy.cell, busy.doing, false);
   } else if (kind === "output") {
     if (cell) show(cell, data.output);
     if (data.output.output_type === "error") busy.error = data.output;
@@ -194,11 +196,15 @@ function hear({kind, id, ...data}) {
   } else if (kind === "died") stop(busy.cell, `Python came to its end (${data.why}); the next click starts another`);
   else if (kind === "idle") finished();
 }
+const tick = () => { // how long it has been running
+  const seconds = busy?.since && Math.round((performance.now() - busy.since) / 1e3);
+  if (seconds > 1) say(busy.cell, `${busy.doing}, ${seconds} s`, false);
+};
 function finished() {
-  const {cell, ended, error, failed} = busy;
+  const {cell, ended, error, failed} = busy, {own} = page.cells.find(c => c.id === cell.id);
   busy = null;
   idle(cell);
-  const result = ended.ok ? `ran in ${ended.seconds < 0.1 ? "less than 0.1" : ended.seconds.toFixed(1)} s` : `${error.ename}: ${error.evalue}`.slice(0, 200);
+  const result = ended.ok ? `ran in ${ended.seconds < 0.1 ? "less than 0.1" : ended.seconds.toFixed(1)} s${own ? `, ${own}` : ""}` : `${error.ename}: ${error.evalue}`.slice(0, 200);
   say(cell, failed ? `${result} (${failed})` : result);
   if (queue.length) run(queue.shift());
 }
@@ -208,6 +214,7 @@ async function run(cell) {
   if (cell.why) return;
   if (busy) { if (busy.cell !== cell && !queue.includes(cell)) { queue.push(cell); say(cell, "waits for the cell that runs"); } return; }
   busy = {cell};
+  clock ??= setInterval(tick, 1000);
   cell.go.textContent = "Stop";
   cell.go.ariaLabel = `Stop cell ${cell.number}`;
   say(cell, ready && worker ? "running" : "fetching Python");
@@ -263,7 +270,7 @@ function adopt(box, index) {
   cell.bar.append(cell.go, cell.edit, cell.reset, cell.mark, cell.state);
   cell.bar.setAttribute("role", "group");
   cell.bar.setAttribute("aria-label", `Cell ${cell.number}`);
-  if (box.dataset.runNote) cell.state.textContent = box.dataset.runNote;
+  cell.state.textContent = box.dataset.runNote ?? "";
   box.addEventListener("keydown", event => shortcut(cell, event));
   const kept = store.get(cell.id);
   if (kept !== null && kept !== original) setCode(cell, kept);
