@@ -61,6 +61,12 @@ def changed(node, **fields):
     return new
 
 
+def on(k): return ast.Call(ast.Name("on", ast.Load()), [ast.Constant(k)], [])
+
+
+def off(k): return ast.UnaryOp(ast.Not(), on(k))
+
+
 def one_off(node): return [ast.BinOp(node, op, ast.Constant(1)) for op in (ast.Add(), ast.Sub())]
 
 
@@ -68,11 +74,14 @@ class Spoiler(ast.NodeTransformer):
     "Puts a switch wherever a module's functions can be spoiled."
     def __init__(self, module, first): self.module, self.names, self.function, self.subscript, self.first = module, {}, [], 0, first
 
+    def name(self, whole, part=None):
+        "The number of a new mutant, whose name says what was spoiled."
+        self.names[k := self.first + len(self.names)] = f"{self.module}.{'.'.join(self.function)}: " + (f"{ast.unparse(whole)} -> {ast.unparse(part)}" if part else f"without {ast.unparse(whole)}")
+        return k
+
     def switched(self, whole, parts, inner):
         "The node, with a mutant for each of the parts in its place; `inner` is the node with switches inside."
-        for part in parts:
-            self.names[k := self.first + len(self.names)] = f"{self.module}.{'.'.join(self.function)}: {ast.unparse(whole)} -> {ast.unparse(part)}"
-            inner = ast.IfExp(ast.Call(ast.Name("on", ast.Load()), [ast.Constant(k)], []), copy.deepcopy(part), inner)
+        for part in parts: inner = ast.IfExp(on(self.name(whole, part)), copy.deepcopy(part), inner)
         return inner
 
     def visit_FunctionDef(self, node):
@@ -94,7 +103,12 @@ class Spoiler(ast.NodeTransformer):
         text = any(isinstance(part, ast.Constant | ast.List | ast.Tuple) and not isinstance(getattr(part, "value", None), int | float) for part in (node.left, node.right))
         return self.switched(node, [changed(node, op=swap())] if swap and self.function and not text else [], self.generic_visit(copy.deepcopy(node)))
 
-    def visit_BoolOp(self, node): return self.switched(node, [changed(node, op=SWAPS[type(node.op)]())], self.generic_visit(copy.deepcopy(node)))
+    def truth(self, node):
+        "A condition with switches inside, and one that makes `or` of its `and`, or the reverse."
+        inner = self.visit(copy.deepcopy(node))
+        if not isinstance(node, ast.BoolOp) or not self.function: return inner
+        k = self.name(node, changed(node, op=SWAPS[type(node.op)]()))
+        return ast.BoolOp(ast.Or(), [ast.BoolOp(ast.And(), [on(k), changed(node, op=SWAPS[type(node.op)]())]), ast.BoolOp(ast.And(), [off(k), inner])])
 
     def visit_Compare(self, node):
         swap = SWAPS.get(type(node.ops[0]))
@@ -115,10 +129,11 @@ class Spoiler(ast.NodeTransformer):
         return self.switched(node, node.args if name in ("min", "max") and len(node.args) == 2 and not node.keywords else [], inner)
 
     def condition(self, node):
-        inner = self.generic_visit(copy.deepcopy(node))
         if ast.unparse(node.test) == "not cython.compiled": return node
-        if isinstance(node, ast.While) or not self.function: return inner
-        return changed(inner, test=self.switched(node.test, [ast.Constant(True), ast.Constant(False)], inner.test))
+        test, inner = self.truth(node.test), self.generic_visit(changed(copy.deepcopy(node), test=ast.Constant(True)))
+        if isinstance(node, ast.While) or not self.function: return changed(inner, test=test)
+        always, never = self.name(node.test, ast.Constant(True)), self.name(node.test, ast.Constant(False))
+        return changed(inner, test=ast.BoolOp(ast.Or(), [on(always), ast.BoolOp(ast.And(), [off(never), test])]))
 
     visit_If = visit_While = condition
 
@@ -126,8 +141,7 @@ class Spoiler(ast.NodeTransformer):
         "The statement, unless its mutant lives."
         inner = self.generic_visit(copy.deepcopy(node))
         if not self.function: return inner
-        self.names[k := self.first + len(self.names)] = f"{self.module}.{'.'.join(self.function)}: without {ast.unparse(node)}"
-        return ast.If(ast.UnaryOp(ast.Not(), ast.Call(ast.Name("on", ast.Load()), [ast.Constant(k)], [])), [inner], [])
+        return ast.If(off(self.name(node)), [inner], [])
 
     visit_AugAssign = left_out
 

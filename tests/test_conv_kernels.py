@@ -10,15 +10,15 @@ import cs231n_lit.kernels.conv as interpreted
 import cs231n_lit.kernels.four_rows as interpreted_four_rows
 import cs231n_lit.kernels.strips as interpreted_strips
 import cs231n_lit.kernels.windows as interpreted_windows
-from cs231n_lit import fast_layers
 from cs231n_lit._threads import get_num_threads, parallel, set_num_threads
 from cs231n_lit.convolution import conv_backward_naive, conv_forward_naive
+from cs231n_lit.kernels.compiled import choices
 
 
 def compiled():
     "The compiled kernels that this processor can run."
     found = []
-    for ending in fast_layers._choices():
+    for ending in choices():
         try: found.append(importlib.import_module(f"cs231n_lit.kernels._conv_{ending}"))
         except ImportError: pass
     return found
