@@ -18,8 +18,7 @@ help: ## list the commands
 docs: setup ## build the site into docs/, with Quarto where it is installed
 	@$(PY) scripts/build_docs.py
 
-test: setup ## run every page, every test, and check the built site
-	nbdev_test
+test: setup ## run every page, each alone and from the wheel, every test, and check the built site
 	@$(PY) scripts/build_docs.py
 	$(PY) -m pytest
 
