@@ -33,7 +33,7 @@ def pays_winograd(x_shape, w_shape, stride, pad, itemsize):
     (N, C, H, W), F = x_shape, w_shape[0]
     return min(C, F) >= 16 and N * H * W >= 128 and C * F <= 1 << 17
 
-# %% ../../nbs/kernels/11_conv.ipynb #ea80cd9a
+# %% ../../nbs/kernels/11_conv.ipynb #db8170f8
 def row_length(x_shape, w_shape, stride, pad): return (x_shape[3] + 2 * pad - w_shape[3]) // stride + 1
 
 def supports_strips(x_shape, w_shape, stride, pad): return row_length(x_shape, w_shape, stride, pad) >= 8
@@ -47,7 +47,8 @@ def strips_in_use(worth, x_shape, w_shape, stride, pad, itemsize):
 
 def pays_strips(x_shape, w_shape, stride, pad, itemsize):
     K = w_shape[1] * w_shape[2] * w_shape[3]
-    return strips_in_use(12 if K <= 160 else 9, x_shape, w_shape, stride, pad, itemsize)
+    worth = 7 if stride > 1 and lanes_of(itemsize) < 16 else 12 if K <= 160 else 9
+    return strips_in_use(worth, x_shape, w_shape, stride, pad, itemsize)
 
 def supports_four_rows(x_shape, w_shape, stride, pad):
     high = x_shape[2] + 2 * pad - w_shape[2] + 1
@@ -55,7 +56,8 @@ def supports_four_rows(x_shape, w_shape, stride, pad):
 
 def pays_four_rows(x_shape, w_shape, stride, pad, itemsize):
     K = w_shape[1] * w_shape[2] * w_shape[3]
-    return w_shape[2] >= 5 and 100 <= K <= 8192 and strips_in_use(15, x_shape, w_shape, stride, pad, itemsize)
+    worth = 15 if K <= 700 or lanes_of(itemsize) == 16 else 11
+    return w_shape[2] >= 5 and 100 <= K <= 8192 and strips_in_use(worth, x_shape, w_shape, stride, pad, itemsize)
 
 def always(x_shape, w_shape, stride, pad, itemsize=0): return True
 

@@ -86,16 +86,16 @@ def tile(a: cython.pointer(Real), rows: cython.pointer(Int), steps: cython.point
     for m in range(6):
         for j in range(W): out[m * size.out + j] = c[m * W + j]
 
-# %% ../../nbs/kernels/01_tile.ipynb #99dbe43f
+# %% ../../nbs/kernels/01_tile.ipynb #723cb62f
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def tile_of(a: cython.pointer(Real), rows: cython.pointer(Int), steps: cython.pointer(Int),
             b: cython.pointer(Real), init: cython.pointer(Real), out: cython.pointer(Real), size: Size) -> cython.void:
-    "`tile` for one of three widths."
+    "`tile` for one of its widths; no tile is narrower than a register."
     if size.W == widest_of(itemsize(a)): tile(a, rows, steps, b, init, out, size, widest_of(itemsize(a)))
     elif size.W * 2 == widest_of(itemsize(a)): tile(a, rows, steps, b, init, out, size, widest_of(itemsize(a)) // 2)
-    else: tile(a, rows, steps, b, init, out, size, widest_of(itemsize(a)) // 4)
+    elif widest_of(itemsize(a)) // 4 >= lanes_of(itemsize(a)): tile(a, rows, steps, b, init, out, size, widest_of(itemsize(a)) // 4)
 
 # %% ../../nbs/kernels/01_tile.ipynb #9412cd98
 def round_up(n, unit): return -(-n // unit) * unit

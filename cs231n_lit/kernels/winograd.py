@@ -17,7 +17,7 @@ from .memory import aligned, empty, finite, scratch_space, transpose, zero
 from .share import Team
 from .tile import Int, Pointer, Real, Shape, Size, itemsize, lanes_of, offsets, panel_width, pointer, product, round_up, widest_of
 
-# %% ../../nbs/kernels/08_winograd.ipynb #d09518a9
+# %% ../../nbs/kernels/08_winograd.ipynb #bd7684ae
 PATCH, FILTER, RESULT, SPREAD, GATHER = range(5)
 
 @cython.cfunc
@@ -26,20 +26,28 @@ PATCH, FILTER, RESULT, SPREAD, GATHER = range(5)
 @cython.exceptval(check=False)
 def line(kind: Int, s: cython.pointer(Real), step: Int, y: cython.pointer(Real), to: Int, L: Int) -> cython.void:
     "One of the five matrices times the vectors s, s + step, ...; results go to y, y + to, ..."
-    for l in range(L):
-        if kind == 0:
-            y[l], y[to + l] = s[l] - s[2 * step + l], s[step + l] + s[2 * step + l]
-            y[2 * to + l], y[3 * to + l] = s[2 * step + l] - s[step + l], s[step + l] - s[3 * step + l]
-        elif kind == 1:
-            y[l], y[3 * to + l] = s[l], s[2 * step + l]
-            y[to + l], y[2 * to + l] = (s[l] + s[step + l] + s[2 * step + l]) / 2, (s[l] - s[step + l] + s[2 * step + l]) / 2
-        elif kind == 2: y[l], y[to + l] = s[l] + s[step + l] + s[2 * step + l], s[step + l] - s[2 * step + l] - s[3 * step + l]
-        elif kind == 3:
-            y[l], y[3 * to + l] = s[l], -s[step + l]
-            y[to + l], y[2 * to + l] = s[l] + s[step + l], s[l] - s[step + l]
-        else:
-            y[l], y[to + l] = s[l] + (s[step + l] + s[2 * step + l]) / 2, (s[step + l] - s[2 * step + l]) / 2
-            y[2 * to + l] = s[3 * step + l] + (s[step + l] + s[2 * step + l]) / 2
+    if kind == 0:
+        for l in range(L): y[l] = s[l] - s[2 * step + l]
+        for l in range(L): y[to + l] = s[step + l] + s[2 * step + l]
+        for l in range(L): y[2 * to + l] = s[2 * step + l] - s[step + l]
+        for l in range(L): y[3 * to + l] = s[step + l] - s[3 * step + l]
+    elif kind == 1:
+        for l in range(L): y[l] = s[l]
+        for l in range(L): y[to + l] = (s[l] + s[step + l] + s[2 * step + l]) / 2
+        for l in range(L): y[2 * to + l] = (s[l] - s[step + l] + s[2 * step + l]) / 2
+        for l in range(L): y[3 * to + l] = s[2 * step + l]
+    elif kind == 2:
+        for l in range(L): y[l] = s[l] + s[step + l] + s[2 * step + l]
+        for l in range(L): y[to + l] = s[step + l] - s[2 * step + l] - s[3 * step + l]
+    elif kind == 3:
+        for l in range(L): y[l] = s[l]
+        for l in range(L): y[to + l] = s[l] + s[step + l]
+        for l in range(L): y[2 * to + l] = s[l] - s[step + l]
+        for l in range(L): y[3 * to + l] = -s[step + l]
+    else:
+        for l in range(L): y[l] = s[l] + (s[step + l] + s[2 * step + l]) / 2
+        for l in range(L): y[to + l] = (s[step + l] - s[2 * step + l]) / 2
+        for l in range(L): y[2 * to + l] = s[3 * step + l] + (s[step + l] + s[2 * step + l]) / 2
 
 @cython.cfunc
 @cython.nogil
