@@ -69,7 +69,6 @@ def test_settings_reach_the_net_and_the_solver(tmp_path):
     (["--data", "cifar10", "--cifar10-dir", "nowhere"], "nowhere"),
     (["--data", "cifar"], "--data cifar: needs to be pictures, cifar10, or a folder"),
     (["--batch-size", "9", "--runs", __file__], f"--runs {__file__}: a file is in the way"),
-    (["--filter-size", "35"], "filter"),
 ])
 def test_mistakes_are_told_in_a_line(tmp_path, capsys, options, message):
     assert main(["train", "--runs", str(tmp_path / "runs"), *options]) == 1
