@@ -254,7 +254,7 @@ def test_cells_of_quartos_page_are_found(tmp_path):
 def test_quartos_cells_run(tab, base, tmp_path, sites):
     import nbformat
     nbformat.write(cells("#| hide\ny = 1", "x = \"a < b\"\nx"), tmp_path / "page.ipynb")
-    page = f'<!doctype html><html lang="en"><head><title>Quarto</title></head><body><main class="content">{QUARTO}</main></body></html>'
+    page = f'<!doctype html><html lang="en"><head><title>Quarto</title><link rel="icon" href="data:,"></head><body><main class="content">{QUARTO}</main></body></html>'
     (sites / "quarto.html").write_text(run_cells.with_run(sites, "quarto.html", page, tmp_path / "page.ipynb"), encoding="utf-8")
     t = tab("quarto")
     before = t.shown(0)
