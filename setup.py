@@ -195,7 +195,7 @@ setup(
                  f'Natural Language :: {cfg["language"]}', 'Programming Language :: Python :: 3', 'Programming Language :: Cython', 'Typing :: Typed'],
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg['requirements'].split(),
-    extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('pages', 'dev')},
+    extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('sweep', 'pages', 'dev')},
     entry_points={'console_scripts': cfg['console_scripts'].split(),
                   'nbdev': ['cs231n_lit=cs231n_lit._modidx:d']},  # lets nbdev link functions' names to their pages
     packages=find_namespace_packages(include=['cs231n_lit', 'cs231n_lit.*']),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__, data_utils, exercises, fast_layers, grading, optim, runs
+from . import __version__, data_utils, exercises, fast_layers, grading, optim, runs, sweep
 from .classifiers.cnn import ThreeLayerConvNet
 from .solver import Solver
 
@@ -94,6 +94,7 @@ def _parser():
     download.add_argument("--to", metavar="DIR", help="another folder than the cache")
     add("status", "say which kernels, threads and data are in use")
     exercises.add_commands(commands)
+    sweep.add_command(commands)
     return parser
 
 _CHANGEABLE = "num_epochs", "lr_decay", "print_every", "threads"
@@ -284,7 +285,7 @@ def download(args: argparse.Namespace,  # the options of `cs231n-lit download`
 # %% ../nbs/16_cli.ipynb #2e0c6026
 def _commands():
     return {"train": train, "evaluate": evaluate, "predict": predict, "download": download, "status": status,
-            "exercise": exercises.exercise, "grade": grading.run_grade}
+            "exercise": exercises.exercise, "grade": grading.run_grade, "sweep": sweep.command}
 
 def main(argv: list | None = None,  # command-line arguments; those of the process by default
         ) -> int:    # exit code: 0 done, 1 failed, 2 wrong options, 130 interrupted
@@ -295,7 +296,7 @@ def main(argv: list | None = None,  # command-line arguments; those of the proce
         known = difflib.get_close_matches(unknown[0], parser._option_string_actions, 1)
         parser.error(f"unrecognized arguments: {' '.join(unknown)}" + (f" (did you mean {known[0]}?)" if known else ""))
     try: return _commands()[args.command](args)
-    except (ValueError, TypeError, OSError, FloatingPointError) as e:
+    except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as e:
         print(f"cs231n-lit {args.command}: {e}", file=sys.stderr)
         return 1
     except KeyboardInterrupt: return 130

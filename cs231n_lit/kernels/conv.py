@@ -47,7 +47,7 @@ def strips_in_use(worth, x_shape, w_shape, stride, pad, itemsize):
 
 def pays_strips(x_shape, w_shape, stride, pad, itemsize):
     K = w_shape[1] * w_shape[2] * w_shape[3]
-    worth = 7 if stride > 1 and lanes_of(itemsize) < 16 else 12 if K <= 160 else 9
+    worth = 7 if stride > 1 and itemsize == 4 and lanes_of(itemsize) < 16 else 12 if K <= 160 else 9
     return strips_in_use(worth, x_shape, w_shape, stride, pad, itemsize)
 
 def supports_four_rows(x_shape, w_shape, stride, pad):
