@@ -158,6 +158,7 @@ def main():
     (with_quarto if quarto else with_smalldocs)()
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.move(PROC / "docs", DOCS)
+    (DOCS / ".gitignore").write_text(keep)  # at once: it is in the repository
     config = ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini")
     pages = {name: finish((DOCS / name).read_text(encoding="utf-8"), notebook, config["DEFAULT"]) for name, notebook in notebooks().items()}
@@ -167,7 +168,6 @@ def main():
         (DOCS / name).write_text(run_cells.with_run(DOCS, name, without_dead_ends(page, name, ids), notebooks()[name]), encoding="utf-8")
     used_rules(DOCS)
     if os.environ.get("VENDOR"): run_cells.vendor(DOCS, os.environ.get("CS231N_LIT_WHEELS"))
-    (DOCS / ".gitignore").write_text(keep)
     print(f"Built with {'Quarto' if quarto else 'smalldocs (Quarto is not installed)'}: open {DOCS / 'index.html'}")
 
 
