@@ -31,7 +31,9 @@ LINES = {
     "00_checks": "w has 4 channels\nbut x has 3", "kernels/20_traffic": "NaN NaN [0 1 2] NaN NaN", "kernels/30_compiled": "x86-64\nx86-64-v3\nx86-64-v4", "kernels/31_in_numpy": "np.tensordot(\n  windows, w, …)",
     "09_fast_layers": "conv_forward_fast(\n  x, w, b, param)", "kernels/11_conv": "windows? strips?\nWinograd?", "12_fc_net": "FullyConnectedNet(\n  [100, 50])",
     "13_cnn": "conv – relu – pool\n– affine – softmax", "15_dropin": "import\ncs231n_lit.dropin", "16_cli": "$ cs231n-lit train", "17_functions": "f(x) → out, cache",
-    "18_symbols": "N  C  H  W  F\nγ  β  μ  x̂", "19_teaching": "def relu_forward(x):\n    ...", "20_bad_input": "got NoneType,\nneeds a dictionary",
+    "18_symbols": "N  C  H  W  F\nγ  β  μ  x̂", "19_teaching": "def relu_forward(x):\n    ...", "11a_checkpoint": "W1.npy  b1.npy\nrunning_mean.npy", "14a_runs": "load_run(\n  'runs/…')", "21_sweep": "1e-4..1e-2 log",
+    "15a_probes": "x: (2, 3, 4, 5)\nw: (4, 3, 2, 3)", "15b_exercises": "check(\n  relu_backward)", "22_browser": "▶ Run",
+    "20_bad_input": "got NoneType,\nneeds a dictionary",
 }
 
 
