@@ -393,7 +393,7 @@ def _data(name, root):
 def _sorted_out(settings, model):
     "Settings of the net, of the solver and of the update rule. Raises ValueError for one that none of them has."
     own = [p for p in signature(_MODELS[model]).parameters if p not in ("rng", "seed", "num_classes", "input_dim", "dropout")]
-    loop = [p for p in signature(Solver).parameters if p in ("update_rule", "lr_decay", "batch_size", "num_train_samples", "num_val_samples", "augment")]
+    loop = [p for p in signature(Solver).parameters if p in ("update_rule", "lr_decay", "batch_size", "num_train_samples", "num_val_samples", "flip", "shift")]
     for name in settings:
         if name not in [*own, *loop, *_RULE]: raise ValueError(f"sweep: no setting is called {name!r}; there are {', '.join([*own, *loop, *_RULE])}")
     return [{k: settings[k] for k in names if k in settings} for names in (own, loop, _RULE)]
