@@ -20,20 +20,20 @@ WHOLE = 0, 0, 1, 1
 FIGURES = {
     "01_gradient_check": (1, WHOLE), "02_data_utils": (0, WHOLE), "03_vis_utils": (1, WHOLE), "04_layers": (1, WHOLE),
     "05_normalization": (2, WHOLE), "06_convolution": (3, (.25, 0, .75, .5)), "07_pooling": (1, WHOLE), "08_spatial_norm": (0, (0, 0, .5, 1)),
-    "09a_threads": (0, WHOLE), "kernels/00_getting_fast": (3, WHOLE), "kernels/21_pooling": (0, WHOLE), "kernels/22_norms": (0, WHOLE), "kernels/23_updates": (0, WHOLE),
+    "10_threads": (0, WHOLE), "kernels/00_getting_fast": (3, WHOLE), "kernels/21_pooling": (0, WHOLE), "kernels/22_norms": (0, WHOLE), "kernels/23_updates": (0, WHOLE),
     **{f"kernels/{page}": (0, WHOLE) for page in ("01_tile", "02_memory", "03_share", "04_windows", "05_window_gradients", "06_strips", "07_four_rows",
                                                   "08_winograd", "09_winograd_gradients", "10_matrix")},
-    "10_layer_utils": (0, WHOLE),
-    "11_optim": (4, (0, 0, .5, 1)), "11b_schedules": (1, WHOLE), "14_solver": (0, (0, 0, .5, 1)),
+    "11_layer_utils": (0, WHOLE),
+    "12_optim": (4, (0, 0, .5, 1)), "13_schedules": (1, WHOLE), "17_solver": (0, (0, 0, .5, 1)),
 }
 # The pages without a figure of their own.
 LINES = {
     "00_checks": "w has 4 channels\nbut x has 3", "kernels/20_traffic": "NaN NaN [0 1 2] NaN NaN", "kernels/30_compiled": "x86-64\nx86-64-v3\nx86-64-v4", "kernels/31_in_numpy": "np.tensordot(\n  windows, w, …)",
-    "09_fast_layers": "conv_forward_fast(\n  x, w, b, param)", "kernels/11_conv": "windows? strips?\nWinograd?", "12_fc_net": "FullyConnectedNet(\n  [100, 50])",
-    "13_cnn": "conv – relu – pool\n– affine – softmax", "15_dropin": "import\ncs231n_lit.dropin", "16_cli": "$ cs231n-lit train", "17_functions": "f(x) → out, cache",
-    "18_symbols": "N  C  H  W  F\nγ  β  μ  x̂", "19_teaching": "def relu_forward(x):\n    ...", "11a_checkpoint": "W1.npy  b1.npy\nrunning_mean.npy", "14a_runs": "load_run(\n  'runs/…')", "21_sweep": "1e-4..1e-2 log",
-    "15a_probes": "x: (2, 3, 4, 5)\nw: (4, 3, 2, 3)", "15b_exercises": "check(\n  relu_backward)", "22_browser": "▶ Run",
-    "20_bad_input": "got NoneType,\nneeds a dictionary",
+    "09_fast_layers": "conv_forward_fast(\n  x, w, b, param)", "kernels/11_conv": "windows? strips?\nWinograd?", "15_fc_net": "FullyConnectedNet(\n  [100, 50])",
+    "16_cnn": "conv – relu – pool\n– affine – softmax", "24_dropin": "import\ncs231n_lit.dropin", "23_cli": "$ cs231n-lit train", "25_functions": "f(x) → out, cache",
+    "26_symbols": "N  C  H  W  F\nγ  β  μ  x̂", "22_teaching": "def relu_forward(x):\n    ...", "14_checkpoint": "W1.npy  b1.npy\nrunning_mean.npy", "18_runs": "load_run(\n  'runs/…')", "19_sweep": "1e-4..1e-2 log",
+    "20_probes": "x: (2, 3, 4, 5)\nw: (4, 3, 2, 3)", "21_exercises": "check(\n  relu_backward)", "28_browser": "▶ Run",
+    "27_bad_input": "got NoneType,\nneeds a dictionary",
 }
 
 

@@ -25,7 +25,7 @@ NBS = Path(__file__).resolve().parent.parent / "nbs"
 
 def calls_of_the_page():
     "The page's code up to the faults: its cases and what they are judged by."
-    cells = nbformat.read(NBS / "20_bad_input.ipynb", 4).cells
+    cells = nbformat.read(NBS / "27_bad_input.ipynb", 4).cells
     end = next(k for k, c in enumerate(cells) if c.source.startswith("## Faults"))
     return "\n".join(c.source for c in cells[:end] if c.cell_type == "code")
 
@@ -41,7 +41,7 @@ def test_every_wrong_call_is_refused_in_words(isa):
 
 
 def test_the_page_has_faults_enough():
-    text = "".join(c.source for c in nbformat.read(NBS / "20_bad_input.ipynb", 4).cells)
+    text = "".join(c.source for c in nbformat.read(NBS / "27_bad_input.ipynb", 4).cells)
     assert text.count("@fault(") >= 30
 
 

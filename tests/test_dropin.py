@@ -79,7 +79,7 @@ def test_nothing_but_the_finder_is_loaded_at_first():
 
 
 def test_the_page_lists_every_name():
-    cells = json.loads((ROOT / "nbs/15_dropin.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((ROOT / "nbs/24_dropin.ipynb").read_text(encoding="utf-8"))["cells"]
     text = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     listed = set(re.findall(r"^\| `(cs231n[\w.]+)` \|", text, re.M))
     assert listed == {name for name, ours in dropin._COURSE.items() if ours}

@@ -13,9 +13,9 @@ NOTEBOOKS = {p.relative_to(NBS).as_posix(): p for p in sorted(NBS.rglob("*.ipynb
 
 # Commands that pandoc 3.6 (in Quarto 1.7), pandoc 3.9 and the fallback turn into MathML, tried one by one. Try a new one in pandoc before it comes in here.
 KNOWN = {r"\ "} | set(r"""
-\# \, \; \Big \Delta \Longrightarrow \Rightarrow \\ \_ \approx \arg \ast \begin \beta \big \bigl \bigr \bmod \cdot \cdots \delta \dots \end \epsilon \eta
-\frac \gamma \hat \in \infty \lambda \langle \le \left \leftarrow \lfloor \lim \log \mathbb \mathbf \mathcal \mathrel \mathrm \max \min \mu \nabla \ne \odot
-\operatorname \partial \pm \qquad \quad \rangle \rfloor \rho \right \sigma \sim \sin \sqrt \star \sum \text \tfrac \tilde \times \to \top \underbrace \varepsilon
+\# \, \; \Big \Delta \Longrightarrow \Rightarrow \\ \_ \approx \arg \ast \begin \beta \big \bigl \bigr \bmod \cdot \cdots \cos \delta \dots \ell \end \epsilon \eta
+\frac \gamma \hat \in \infty \lambda \langle \le \left \leftarrow \lfloor \lim \log \mapsto \mathbb \mathbf \mathcal \mathrel \mathrm \max \min \mu \nabla \ne \odot
+\operatorname \partial \pi \pm \qquad \quad \rangle \rfloor \rho \right \sigma \sim \sin \sqrt \star \sum \text \tfrac \tilde \times \to \top \underbrace \varepsilon \xi
 """.split())
 
 

@@ -158,7 +158,7 @@ def test_pages_lead_on(name):
 
 def test_names_of_pages():
     "Numbers give the order of the notebooks in a folder; a page's address has none."
-    names = "index.ipynb", "06_convolution.ipynb", "09a_threads.ipynb", "kernels/01_tile.ipynb"
+    names = "index.ipynb", "06_convolution.ipynb", "10_threads.ipynb", "kernels/01_tile.ipynb"
     assert [build.published(Path(n)).as_posix() for n in names] == ["index.ipynb", "convolution.ipynb", "threads.ipynb", "kernels/tile.ipynb"]
 
 

@@ -99,7 +99,7 @@ def test_no_cell_warned(path):
     assert [o.text[:200] for c in cells for o in c.outputs if o.output_type == "stream" and o.name == "stderr"] == []
 
 
-DERIVATIONS = [p for p in NOTEBOOKS if p.parent.name == "nbs" and re.match(r"0[4-8]_|10_|11_", p.stem)]
+DERIVATIONS = [p for p in NOTEBOOKS if p.parent.name == "nbs" and re.match(r"0[4-8]_|11_|12_", p.stem)]
 IN_CODE = {r"\hat x": "x_hat", r"\tilde x": "x_pad", r"\mu": "mu", r"\gamma": "gamma", r"\beta": "beta"}
 OTHER_NAMES = {"mu": ["mean"], "v": ["var", "velocity"], "s": ["std", "cache"], "L": ["loss"], "H": ["conv_output_size"], "m": ["mask", "weights"], "Var": ["var"]}
 

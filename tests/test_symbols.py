@@ -7,12 +7,12 @@ import nbformat
 import pytest
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
-PAGES = {p.stem: p for p in NBS.glob("*.ipynb") if p.stem not in ("18_symbols", "index")}  # those of kernels explain their own
+PAGES = {p.stem: p for p in NBS.glob("*.ipynb") if p.stem not in ("26_symbols", "index")}  # those of kernels explain their own
 
 
 def rows(name):
     "A list of rows as the page of symbols writes it down."
-    [source] = [c.source for c in nbformat.read(NBS / "18_symbols.ipynb", 4).cells if re.search(rf"^{name} = ", c.source, re.M)]
+    [source] = [c.source for c in nbformat.read(NBS / "26_symbols.ipynb", 4).cells if re.search(rf"^{name} = ", c.source, re.M)]
     tree = ast.parse(re.sub(r"^#.*", "", source, flags=re.M))
     return next(ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == name)
 
