@@ -434,7 +434,7 @@ def _scale(values):
     else: names = None
     x = np.log(values) if not names and min(values) > 0 and max(values) >= 10 * min(values) else np.array(values, float)
     low, high = x.min(), x.max()
-    return (x - low) / (high - low or 1), names or [f"{v:.2g}" for v in (min(values), max(values))]
+    return (x - low) / (high - low or 1), names or [f"{v:.3g}" for v in (min(values), max(values))]
 
 # %% ../nbs/19_sweep.ipynb #84c216bf
 def plot_settings(records: list,  # as `load_trials` gives them
@@ -442,11 +442,14 @@ def plot_settings(records: list,  # as `load_trials` gives them
     "The score against each setting that varies: one panel each, one dot a trial."
     done = _finished(records)
     names = _varied(done)
-    for ax, name in zip(np.atleast_1d(panels(max(1, len(names)), width=2.4, sharey=True)), names):
+    columns = min(4, max(1, len(names)))
+    axes = np.ravel(panels(columns, max(1, -(-len(names) // columns)), width=2.4, height=2, sharey=True))
+    for ax in axes[len(names):]: ax.set_axis_off()
+    for ax, name in zip(axes, names):
         x, ends = _scale([r["settings"][name] for r in done])
         ax.plot(x, [r["score"] for r in done], "o", color=BLUE, alpha=.7)
         ax.plot(x[-1], done[-1]["score"], "o", color=ORANGE)
-        ax.set(xlabel=name, ylabel="score" if name == names[0] else "")
+        ax.set(xlabel=name, ylabel="score" if ax in axes[::columns] else "")
         ax.set_xticks(np.linspace(0, 1, len(ends)), ends)
 
 # %% ../nbs/19_sweep.ipynb #0005f6cf
@@ -456,7 +459,7 @@ def plot_parallel(records: list,  # as `load_trials` gives them
     done = _finished(records)
     names = _varied(done)
     columns = [_scale([r["settings"][name] for r in done]) for name in names] + [_scale([r["score"] for r in done])]
-    ax = panels(1, width=1.5 + 1.5 * len(columns))
+    ax = panels(1, width=1 + len(columns), height=3)
     for k, r in enumerate(done):
         best = k == len(done) - 1
         ax.plot([c[0][k] for c in columns], color=ORANGE if best else BLUE, alpha=1 if best else .1 + .5 * columns[-1][0][k], lw=2.2 if best else 1)
