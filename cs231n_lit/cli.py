@@ -260,7 +260,7 @@ def predict(args: argparse.Namespace,  # the options of `cs231n-lit predict`
     for k, row in zip(seen, p):
         truth = "" if y is None or row.argmax() == y[k] else f"  (wrong: {run.classes[y[k]]})"
         print(f"{names[k]!s:30}  {', '.join(f'{run.classes[c]} {row[c]:.0%}' for c in np.argsort(-row)[:args.top])}{truth}")
-    draw = {"predictions": lambda: runs.show_predictions([pictures[k] for k in seen[:60]], p[:60], run.classes, y)}
+    draw = {"predictions": lambda: runs.show_predictions([pictures[k] for k in seen[:36]], p[:36], run.classes, y)}
     if y is not None: draw["confusion"] = lambda: runs.show_confusion(runs.confusion_matrix(y, p.argmax(1), len(run.classes)), run.classes)
     _draw(args.run, **draw)
     print(f"\n{' and '.join(f'{name}.png' for name in draw)} written to {args.run}")

@@ -230,8 +230,8 @@ def test_runs_of_the_version_before(trained, tmp_path, capsys):
 
 def test_a_run_killed_at_any_moment_can_be_loaded_and_goes_on(tmp_path):
     "Or it says that it has no net yet."
-    for n, seconds in enumerate([0.8, 2, 3.5], 1):
-        options = ["train", "--runs", str(tmp_path), *SMALL, "--num-epochs", "40"]
+    for n, seconds in enumerate([0.3, 1, 2], 1):
+        options = ["train", "--runs", str(tmp_path), *SMALL, "--num-epochs", "12"]
         with subprocess.Popen([sys.executable, "-m", "cs231n_lit", *options], stdout=subprocess.PIPE, text=True) as p:
             p.stdout.readline()
             time.sleep(seconds)
@@ -239,7 +239,7 @@ def test_a_run_killed_at_any_moment_can_be_loaded_and_goes_on(tmp_path):
         folder = tmp_path / f"pictures-{n:03d}"
         try: load_run(folder)
         except ValueError as e: assert "has no net yet" in str(e)
-    assert main(["train", "--resume", str(folder), "--num-epochs", "40", "--threads", "1"]) == 0
+    assert main(["train", "--resume", str(folder), "--num-epochs", "12", "--threads", "1"]) == 0
     assert history(folder)["best_val_acc"] == load_run(folder).history["validation_accuracy"]
 
 
