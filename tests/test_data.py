@@ -65,7 +65,9 @@ def test_pictures_are_small_and_named():
     for name in du.CLASSES["pictures"]:
         line = next(line for line in sources.splitlines() if line.startswith(f"{name}.png"))
         assert "CC0" in line or "public domain" in line
-    assert {f.name for f in files} == {"SOURCES.txt", *(f"{name}.png" for name in du.CLASSES["pictures"])}
+    assert {f.name for f in files if f.parent.name == "pictures"} == {"SOURCES.txt", *(f"{name}.png" for name in du.CLASSES["pictures"])}
+    sources = (folder / "pages" / "SOURCES.txt").read_text(encoding="utf-8")
+    assert all(f.name in sources for f in (folder / "pages").glob("*.png"))
 
 
 def test_no_pixel_serves_two_parts():

@@ -272,7 +272,7 @@ def test_h_is_refused(name, h, error):
     (lambda x: rel_error(None, x), TypeError, "rel_error: a needs real numbers"), (lambda x: rel_error(x, "b"), TypeError, "rel_error: b needs real numbers"),
     (lambda x: max_error(x, x[:1]), ValueError, "max_error: b needs a's shape (2,) but is (1,)"), (lambda x: max_error(x, 1.), ValueError, "max_error: b needs a's shape (2,) but is ()"),
     (lambda x: max_error(None, x), TypeError, "max_error: a needs real numbers"), (lambda x: max_error(x, None), TypeError, "max_error: b needs real numbers"),
-    (lambda x: fixture("konv", TORCH), ValueError, "fixture: no case 'konv'; there are adam, affine, affine_batchnorm_relu, "),
+    (lambda x: fixture("konv", TORCH), ValueError, "fixture: no case 'konv'; there are adam, adam_l2, adamw, affine, "),
     (lambda x: fixture("con", TORCH), ValueError, "fixture: no case 'con'"),
 ])
 def test_refuses(call, error, words):
