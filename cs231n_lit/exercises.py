@@ -208,7 +208,10 @@ class _Guarded:
         finally: self.left[0] -= time.monotonic() - began
 
 # %% ../nbs/21_exercises.ipynb #a6eb2633
-def agree(a, b, tolerance: float = 2e-5) -> bool:
+def agree(a: Any,  # an array, a number, or the name of an error
+          b: Any,  # another one
+          tolerance: float = 2e-5,  # allowed difference, relative to the largest number of `b`
+         ) -> bool:
     "Do two observations say the same?"
     if isinstance(a, str) or isinstance(b, str): return isinstance(a, str) and isinstance(b, str) and a == b
     if np.shape(a) != np.shape(b): return False
@@ -377,7 +380,7 @@ class Report:
     yours: Any = None              # the first array that is wrong
     right: Any = None              # what it should be
 
-    def lines(self):
+    def lines(self) -> list:
         "The report as lines of text."
         verdict = "right." if self.passed else "not right yet." if self.written else "not written yet."
         return [f"{self.name}: {verdict}", *self.words, *_side_by_side(self.yours, self.right), *(f"By the way: {r}" for r in self.remarks)]

@@ -114,6 +114,7 @@ def by_keyboard(page):
     if "sd-table" not in page: page = re.sub(r"<table\b.*?</table>", r'<div class="sd-table">\g<0></div>', page, flags=re.S)
     page = page.replace('<div class="sd-table">', '<div class="sd-table" tabindex="0">')
     page = re.sub(r'<div(?=[^>]* class="callout-header)(?=[^>]* data-bs-toggle="collapse")', r'\g<0> role="button" tabindex="0"', page)
+    page = re.sub(r'(<div class="cell-output cell-output-display"[^>]*)(>\s*(?:<div>\s*)?<div class="check-report">)', r'\1 tabindex="0"\2', page)
     return re.sub(r'<a(?=[^>]* class="sidebar-item-)([^>]*) role="navigation"', r'<a\1 role="button" tabindex="0"', page)
 
 
