@@ -131,11 +131,13 @@ class _Sink(io.TextIOBase):
 
 @contextlib.contextmanager
 def _time_limit(seconds):
-    "Raise _TimeUp when time is up: by a signal where there are signals, else by looking at the clock at every line. Nothing is raised outside of the block."
+    "Raise _TimeUp when time is up: by a signal where there are signals, else by looking at the clock at every instruction. Nothing is raised outside of the block."
     armed, end, before = [True], time.monotonic() + seconds, sys.gettrace()
     def stop(*_):
         if armed[0]: raise _TimeUp
-    def look(frame, event, arg): return look if time.monotonic() < end else stop()
+    def look(frame, event, arg):
+        frame.f_trace_opcodes = True  # `while True: pass` is one instruction and reaches no new line
+        return look if time.monotonic() < end else stop()
     signals = hasattr(signal, "setitimer") and sys.platform != "emscripten" and threading.current_thread() is threading.main_thread()
     if signals: handler, timer = signal.signal(signal.SIGALRM, stop), signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01), 0.2)
     else: sys.settrace(look)
