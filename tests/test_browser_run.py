@@ -391,7 +391,9 @@ def test_errors_stop_and_keys(tab):
     t.page.wait_for_timeout(500)
     t.button(0, "Stop").click()
     assert "stopped" in t.shown(0)["state"]
-    t.page.wait_for_timeout(1000)
+    for _ in range(60):
+        if not t.page.workers: break
+        t.page.wait_for_timeout(250)  # the browser says a while later that a busy worker is gone
     assert t.page.workers == []
     assert len(t.shown(0)["text"]) < 110_000
     t.edit(0, "x = 7")
