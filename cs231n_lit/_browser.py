@@ -7,6 +7,7 @@ __all__ = ['Session', 'start']
 
 # %% ../nbs/28_browser.ipynb #77918108
 import ast
+import gc
 import html
 import io
 import json
@@ -126,7 +127,9 @@ def _pictures(options):
         figure.savefig(file, bbox_inches="tight", facecolor=figure.get_facecolor(), **options)
         kind = {"svg": "image/svg+xml"}.get(options["format"], f"image/{options['format']}")
         yield {"text/plain": repr(figure), kind: file.getvalue().decode() if kind.endswith("xml") else _text(file.getvalue())}
-    if plt: plt.close("all")
+    if plt:
+        plt.close("all")
+        gc.collect()  # a figure and its parts hold each other, and memory here never shrinks
 
 # %% ../nbs/28_browser.ipynb #cc739d24
 def _explain(error, name):
