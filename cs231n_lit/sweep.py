@@ -31,7 +31,6 @@ from ._threads import get_num_threads, set_num_threads
 from .checks import check_count, check_number
 from .classifiers.cnn import ThreeLayerConvNet
 from .classifiers.fc_net import FullyConnectedNet
-from .checkpoint import _write_whole
 from .solver import Solver
 from .vis_utils import BLUE, ORANGE, panels
 
@@ -256,7 +255,7 @@ def _opened(out, definition):
         if not path.exists() and any(p.name != ".lock" for p in out.iterdir()): raise ValueError(f"sweep: {out} is not empty and holds no sweep; name another folder")
         with FileLock(out/".lock", timeout=0):
             if path.exists(): _same_sweep(path, definition)
-            else: _write_whole(path, lambda f: f.write(json.dumps(definition, indent=1).encode()))
+            else: runs._write_json(path, definition)
             _whole_lines(out/"trials.jsonl")
             for left in out.glob("trials/*.begun"): left.unlink()
             yield
