@@ -9,7 +9,7 @@ __all__ = ['Case', 'Trouble', 'Exercise', 'cases']
 import copy
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -27,6 +27,7 @@ class Case:
     dout: np.ndarray | None = None  # upstream gradient
     stored: str = ""                # name of a case of which PyTorch's results are stored
     remark: str = ""                # what to say where the answer differs but is not held to be wrong
+    before: tuple = ()              # x of earlier batches, which a layer with running averages has seen
 
 # %% ../nbs/20_probes.ipynb #ca848fe5
 class Trouble(Exception):
@@ -36,6 +37,7 @@ class Trouble(Exception):
 # %% ../nbs/20_probes.ipynb #358842c6
 def take(value, names):
     "The results of a call, one for each name. Raises Trouble where there are more or fewer."
+    if value is None and len(names) == 1: raise Trouble("none", "It returns None. Is it written, and is there a `return` at its end?")
     if value is None: raise Trouble("nothing", "It returns nothing (None). Is there a `return` at its end?")
     if len(names) == 1: return [value]
     listed = ", ".join(names)
@@ -45,9 +47,10 @@ def take(value, names):
 
 def numbers(name, value):
     "A copy of a result as numbers. Raises Trouble for what is none."
+    if value is None: raise Trouble("none", f"{name} is None. Is it written, and returned under that name?")
     try: a = np.array(value)
     except ValueError: a = np.array(None)
-    if a.dtype.kind not in "fiub": raise Trouble("type", f"{name} needs to be an array of numbers; it is {'None' if value is None else 'a ' + type(value).__name__}.")
+    if a.dtype.kind not in "fiub": raise Trouble("type", f"{name} needs to be an array of numbers; it is a {type(value).__name__}.")
     return a
 
 def changed(before, after):
@@ -65,25 +68,35 @@ def observe_plain(call, ex, case, forward):
 def observe_forward(call, ex, case, forward):
     "A layer forwards: `out`, the running averages it leaves behind, and whether its inputs are as they were."
     args = copy.deepcopy(case.args)
-    out, _ = take(call(*args.values()), ("out", "cache"))
     param = list(args.values())[-1]
+    if case.before: mode = param["mode"]
+    for x in case.before:
+        param["mode"] = "train"
+        call(x.copy(), *list(args.values())[1:])
+    if case.before: param["mode"] = mode
+    out, _ = take(call(*args.values()), ("out", "cache"))
     state = {name: "missing" if param.get(name) is None else numbers(name, param[name]).reshape(-1) for name in ex.state}
     return {"out": numbers("out", out), **state, "changed": changed(case.args, args)}
 
 # %% ../nbs/20_probes.ipynb #ceb13160
 def observe_backward(call, ex, case, forward):
     "A layer backwards: its gradients, whether a second call gives the same, and whether its inputs are as they were."
-    args, dout = copy.deepcopy(case.args), case.dout.copy()
+    args, douts = copy.deepcopy(case.args), (case.dout.copy(), case.dout.copy())
     _, cache = take(forward(*args.values()), ("out", "cache"))
-    def gradients():
+    def gradients(dout):
         values = take(call(dout, cache), ex.results)
         return {name: numbers(name, v) for name, v in zip(ex.results, values)}
-    seen, again = gradients(), gradients()
+    seen, again = map(gradients, douts)
     same = all(seen[n].shape == again[n].shape and np.allclose(seen[n], again[n], rtol=1e-6, equal_nan=True) for n in seen)
     if "groupnorm" in ex.name:  # (C,) is as good as (1, C, 1, 1)
         for name in ("dgamma", "dbeta"):
             if seen[name].size == max(seen[name].shape, default=0) == case.args["gamma"].size: seen[name] = seen[name].reshape(1, -1, 1, 1)
-    return seen | {"second call": "the same" if same else "another answer", "changed": changed(case.args | {"dout": case.dout}, args | {"dout": dout})}
+    seen |= {"second call": "the same" if same else "another answer", "changed": changed(case.args, args)}
+    return seen | _spent(case, *douts)
+
+def _spent(case, *douts):
+    "A note where dout is not as it was. It is not held against a function, as a chain of layers needs dout only once."
+    return {} if all(np.array_equal(case.dout, d) for d in douts) else {"dout": "changed"}
 
 # %% ../nbs/20_probes.ipynb #d22ee0a4
 def observe_rule(call, ex, case, forward):
@@ -133,20 +146,26 @@ def observe_dropout_backward(call, ex, case, forward):
     if dx.shape != dout.shape: raise Trouble("shape", f"dx needs the shape of dout, {dout.shape}; it is {dx.shape}.")
     there = {"kept": out != 0, "dropped": out == 0}
     forward_factor = (out / args["x"])[there["kept"]].mean() if there["kept"].any() else 1
-    factor, known = dx / dout, {"the same factor": forward_factor, "0": 0, "1": 1, "p": p, "1/p²": 1 / p**2, "1/p": 1 / p}
+    factor, known = dx / case.dout, {"the same factor": forward_factor, "0": 0, "1": 1, "p": p, "1/p²": 1 / p**2, "1/p": 1 / p}
     for where, those in there.items():
         if those.any(): seen[f"dout, where x was {where}, is multiplied by"] = _as_known(factor[those].mean(), known if where == "kept" else {"0": 0} | known, 1e-3) if np.ptp(factor[those]) < 1e-3 else "different numbers"
-    return seen | {"changed": changed({"x": case.args["x"], "dout": case.dout}, {"x": args["x"], "dout": dout})}
+    return seen | {"changed": changed({"x": case.args["x"]}, {"x": args["x"]})} | _spent(case, dout)
 
 # %% ../nbs/20_probes.ipynb #c528c73d
-def _spread(model, scale):
-    "Are the parameters drawn as they should be?"
-    weights = [np.asarray(w) for n, w in model.params.items() if n[0] == "W"]
-    std, mean = np.std(np.concatenate([w.ravel() for w in weights])), max(abs(w.mean()) / (w.std() + 1e-12) for w in weights)
-    others = {"zeros" if not np.any(v) else "not zeros" for n, v in model.params.items() if n[:2] in ("b1", "b2", "b3") or n.startswith("beta")}
-    gammas = {"ones" if np.all(np.asarray(v) == 1) else "not ones" for n, v in model.params.items() if n.startswith("gamma")}
-    return {"standard deviation of the weights": "weight_scale" if abs(std / scale - 1) < 0.2 and mean < 0.5 else f"{std:.3g} for weight_scale = {scale}",
-            "biases": ", ".join(sorted(others)), "gammas": ", ".join(sorted(gammas))}
+def _spread(models, scale):
+    "Are the parameters of nets drawn as they should be?"
+    params = {n: np.stack([np.asarray(m.params[n]) for m in models]) for n in models[0].params}
+    weights = [w for n, w in params.items() if n[0] == "W"]
+    std, mean = np.std(np.concatenate([w.ravel() for w in weights])), max(abs(w.mean()) / (w.std() + 1e-12) * w.size**0.5 for w in weights)
+    others = {"zeros" if not np.any(v) else "not zeros" for n, v in params.items() if n[:2] in ("b1", "b2", "b3") or n.startswith("beta")}
+    gammas = {"ones" if np.all(v == 1) else "not ones" for n, v in params.items() if n.startswith("gamma")}
+    return {"standard deviation of the weights": "weight_scale" if abs(std / scale - 1) < 0.2 else f"{std:.3g} for weight_scale = {scale}",
+            "mean of the weights": "0" if mean < 5 else "not 0", "biases": ", ".join(sorted(others)), "gammas": ", ".join(sorted(gammas))}
+
+def _shapes(params, wanted):
+    "The shapes of parameters, by name, and those that are not wanted."
+    extra = {"other parameters": ", ".join(sorted(set(params) - set(wanted))) or "none"}
+    return {f"shape of {n}": str(np.shape(params[n])) if n in params else "missing" for n in sorted(wanted)} | extra
 
 def _by_differences(model, X, y, grads):
     "Does the gradient agree with differences of the loss, at the largest entries?"
@@ -181,9 +200,10 @@ def observe_net(call, ex, case, forward):
     np.random.seed(7)
     model = call(**options)
     if not isinstance(getattr(model, "params", None), dict): raise Trouble("params", "The net needs a dictionary `self.params` with its parameters by name.")
-    seen = {"parameters": ", ".join(f"{n} {np.shape(v)}" for n, v in sorted(model.params.items()))}
-    if seen["parameters"] != ", ".join(f"{n} {v.shape}" for n, v in sorted(a["params"].items())): return seen
-    seen |= _spread(model, options["weight_scale"])
+    if not model.params: raise Trouble("none", "`self.params` is empty: the parameters are not made yet.")
+    seen = _shapes(model.params, a["params"])
+    if seen != _shapes(a["params"], a["params"]): return seen
+    seen |= _spread([model, call(**options), call(**options)], options["weight_scale"])
     model.params.update(copy.deepcopy(a["params"]))
     method = call.of(model.loss)
     def train(reg):
@@ -254,7 +274,8 @@ def _scores(rng):
 
 # %% ../nbs/20_probes.ipynb #a7a1be4a
 def _norm(rng, shapes, key, modes):
-    "Cases of a norm: x, gamma, beta and options, for shapes of x with the features on the last axis or on axis 1."
+    """Cases of a norm: x, gamma, beta and options, for shapes of x with the features on axis 1. Running averages from earlier batches are handed over
+    where x has two axes. For images people keep them in several shapes, so the function makes its own, from two batches before."""
     def args(shape, options, dtype=float, loc=2., scale=1.5):
         D = shape[1]
         gamma, beta = rng.uniform(0.5, 2, D).astype(dtype), rng.normal(size=D).astype(dtype)
@@ -267,9 +288,10 @@ def _norm(rng, shapes, key, modes):
     yield Case(f"x of shape {large} with hardly any variance, ε = 1e-5", args(large, mode, loc=0., scale=3e-3))
     if modes:
         D = large[1]
-        running = lambda: {"running_mean": rng.normal(size=D), "running_var": rng.uniform(0.2, 3, D)}
-        yield Case(f"x of shape {large}, running averages from earlier batches, momentum 0.7", args(large, mode | {"momentum": 0.7} | running()))
-        yield Case(f"x of shape {large} in test mode", args(large, {"mode": "test", "eps": 0.1} | running()))
+        def running(): return {"running_mean": rng.normal(size=D), "running_var": rng.uniform(0.2, 3, D)} if len(large) == 2 else {}
+        def before(): return () if len(large) == 2 else tuple(rng.normal(k, 1 + k, large) for k in range(2))
+        yield Case(f"x of shape {large}, running averages from earlier batches, momentum 0.7", args(large, mode | {"momentum": 0.7} | running()), before=before())
+        yield Case(f"x of shape {large} in test mode, after others in training", args(large, {"mode": "test", "eps": 0.1} | running()), before=before())
     yield Case(f"x of shape {one}, one image", args(one, mode | {"eps": 0.2}))
     yield Case(f"x of shape {large} in float32", args(large, mode | {"eps": 0.2}, np.float32))
 
@@ -457,7 +479,7 @@ def cases(ex: Exercise,   # of `EXERCISES`
             out, _ = ours(ex.forward)(*copy.deepcopy(case.args).values())
             dout = rng.integers(-4, 5, out.shape) + 0.5 * (len(made) > 0) if not made else rng.normal(size=out.shape)
             if ex.observe is observe_dropout_backward: dout = rng.uniform(0.5, 2, out.shape)
-            case = Case(case.what, case.args, dout.astype(out.dtype), case.stored, case.remark)
+            case = replace(case, dout=dout.astype(out.dtype))
         made.append(case)
     return made
 

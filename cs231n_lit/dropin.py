@@ -21,7 +21,7 @@ from .checks import as_array, check_count
 _LAYERS = ("layers", "normalization", "convolution", "pooling", "spatial_norm")
 _COURSE = {
     "cs231n": (), "cs231n.classifiers": (),
-    "cs231n.layers": _LAYERS, "cs231n.fast_layers": ("fast_layers",), "cs231n.layer_utils": ("layer_utils",),
+    "cs231n.layers": _LAYERS, "cs231n.fast_layers": ("fast_layers",), "cs231n.layer_utils": (*_LAYERS, "fast_layers", "layer_utils"),
     "cs231n.classifiers.fc_net": (*_LAYERS, "layer_utils", "classifiers.fc_net"),
     "cs231n.classifiers.cnn": (*_LAYERS, "layer_utils", "fast_layers", "classifiers.cnn"),
     "cs231n.gradient_check": ("gradient_check",),

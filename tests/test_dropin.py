@@ -51,7 +51,7 @@ def python(code, *options, **more):
 # ---------------------------------------------------------------- names
 
 @pytest.mark.parametrize("module, names", [
-    ("cs231n.layers", LAYERS), ("cs231n.fast_layers", FAST), ("cs231n.layer_utils", SANDWICHES),
+    ("cs231n.layers", LAYERS), ("cs231n.fast_layers", FAST), ("cs231n.layer_utils", LAYERS | SANDWICHES | FAST),
     ("cs231n.classifiers.fc_net", LAYERS | SANDWICHES | {"TwoLayerNet", "FullyConnectedNet"}),
     ("cs231n.classifiers.cnn", LAYERS | SANDWICHES | FAST | {"ThreeLayerConvNet"}),
     ("cs231n.gradient_check", {"eval_numerical_gradient", "eval_numerical_gradient_array", "grad_check_sparse"})])

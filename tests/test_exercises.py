@@ -244,3 +244,81 @@ def test_hints_come_one_at_a_time():
     exercises._given.clear()
     said = [str(exercises.hint("relu_backward")) for _ in range(7)]
     assert "hint 1 of 5" in said[0] and "hint 5 of 5" in said[4] and said[4] == said[6] and "x > 0" in said[6]
+
+
+# ------------------------------------------------------------ what public solutions have taught
+
+def test_a_spent_dout_is_a_remark_and_hides_nothing():
+    def relu_backward(dout, cache):
+        dout[cache <= 0] = 0
+        return dout
+    report = check(relu_backward)
+    assert report.passed and "It changes dout" in report.remarks[0]
+    def relu_backward(dout, cache):
+        dout[cache >= 0] = 0
+        return dout
+    assert check(relu_backward).mistake == "mask_turned"
+
+
+def test_wrong_numbers_come_before_a_changed_input():
+    def relu_forward(x):
+        x[x < 0] *= 0.01
+        return x, x
+    report = check(relu_forward)
+    assert report.mistake == "leaky" and "differs" in report.words[0] and "Besides, it changes its input x" in "\n".join(report.words)
+
+
+def test_averages_of_any_shape():
+    def spatial_batchnorm_forward(x, gamma, beta, bn_param):
+        C, m = x.shape[1], bn_param.get("momentum", 0.9)
+        mean, var = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
+        kept = [bn_param.get(n, np.zeros((1, C, 1, 1))) for n in ("running_mean", "running_var")]
+        if bn_param["mode"] == "train": bn_param["running_mean"], bn_param["running_var"] = (m * k + (1 - m) * new for k, new in zip(kept, (mean, var)))
+        else: mean, var = kept
+        return gamma[:, None, None] * (x - mean) / np.sqrt(var + bn_param.get("eps", 1e-5)) + beta[:, None, None], None
+    assert check(spatial_batchnorm_forward).passed
+
+
+def test_what_wrong_inputs_have_in_common_is_said():
+    def max_pool_forward_naive(x, param):
+        return ours("max_pool_forward_naive")(x, param | {"pool_width": param["pool_height"]})
+    assert "It is wrong only where the windows are not square." in check(max_pool_forward_naive).words
+
+
+def test_another_right_way_with_a_remark():
+    def adam(w, dw, config=None):
+        config = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "m": 0 * w, "v": 0 * w, "t": 0} | (config or {})
+        config["t"] += 1
+        b1, b2, t = config["beta1"], config["beta2"], config["t"]
+        config["m"], config["v"] = b1 * config["m"] + (1 - b1) * dw, b2 * config["v"] + (1 - b2) * dw * dw
+        return w - config["learning_rate"] * np.sqrt(1 - b2**t) / (1 - b1**t) * config["m"] / (np.sqrt(config["v"]) + config["epsilon"]), config
+    report = check(adam)
+    assert report.passed and report.remarks[0].startswith("Right, too")
+
+
+def test_the_courses_empty_functions_are_not_written():
+    def affine_forward(x, w, b):
+        out = None
+        return out, (x, w, b)
+    def relu_backward(dout, cache):
+        dx, x = None, cache
+        return dx
+    for f in (affine_forward, relu_backward):
+        report = check(f)
+        assert not report.passed and not report.written and "None" in report.words[0]
+
+
+def test_a_net_without_its_normalization_is_told_so():
+    class FullyConnectedNet(ours("FullyConnectedNet")):
+        def __init__(self, *args, normalization=None, **options): super().__init__(*args, **options)
+    assert "It is wrong only where there is any normalization." in check(FullyConnectedNet).words
+
+
+def test_infinite_time_sets_no_limit():
+    def relu_forward(x):
+        import sys
+        assert sys.gettrace() is before
+        return np.maximum(x, 0), x
+    import sys
+    before = sys.gettrace()
+    assert check(relu_forward, seconds=float("inf")).passed

@@ -43,6 +43,52 @@ def test_a_process_that_never_ends_is_ended(tmp_path):
     assert g["points"] == 0 and "could not be loaded" in g["notes"][0]
 
 
+NET = """from ..layer_utils import *
+class TwoLayerNet(object):
+    def __init__(self, input_dim=3072, hidden_dim=100, num_classes=10, weight_scale=1e-3, reg=0.0):
+        draw = lambda *shape: weight_scale * np.random.randn(*shape)
+        self.reg, self.params = reg, {"W1": draw(input_dim, hidden_dim), "b1": np.zeros(hidden_dim), "W2": draw(hidden_dim, num_classes), "b2": np.zeros(num_classes)}
+    def loss(self, X, y=None):
+        p = self.params
+        h, c1 = HIDDEN(X, p["W1"], p["b1"])
+        scores, c2 = affine_forward(h, p["W2"], p["b2"])
+        if y is None: return scores
+        loss, ds = softmax_loss(scores, y)
+        dh, dW2, db2 = affine_backward(ds, c2)
+        _, dW1, db1 = BACK(dh, c1)
+        loss += 0.5 * self.reg * sum((p[n] ** 2).sum() for n in ("W1", "W2"))
+        return loss, {"W1": dW1 + self.reg * p["W1"], "b1": db1, "W2": dW2 + self.reg * p["W2"], "b2": db2}
+"""
+OWN = """from .layers import *
+def hidden_forward(x, w, b):
+    a, c = affine_forward(x, w, b)
+    h, r = relu_forward(a)
+    return h, [c, r]
+def hidden_back(d, cache):
+    c, r = cache
+    return affine_backward(relu_backward(d, r), c)
+"""
+
+
+def test_nets_find_their_layers(tmp_path):
+    "Star imports, as the course's files have them, in whole and in mangled folders; helpers from other files; layers with caches of their own."
+    def put(name, **files):
+        for path, text in files.items():
+            to = tmp_path / name / "cs231n" / path.replace("__", "/").replace("_py", ".py")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_text(text)
+    course = NET.replace("HIDDEN", "affine_relu_forward").replace("BACK", "affine_relu_backward")
+    put("course", classifiers__fc_net_py=course)
+    put("absolute", classifiers__fc_net_py=course.replace("..layer_utils", "cs231n.layer_utils"))
+    put("helpers", classifiers__fc_net_py=NET.replace("HIDDEN", "hidden_forward").replace("BACK", "hidden_back"), layer_utils_py=OWN)
+    put("caches", classifiers__fc_net_py=course, layer_utils_py=OWN.replace("hidden_forward", "affine_relu_forward").replace("hidden_back", "affine_relu_backward"))
+    put("broken", classifiers__fc_net_py=course, layer_utils_py="def affine_relu_forward(:", layers_py="import torch\nfrom .fast import *\nx = = 3")
+    put("moved", solution_py=course)
+    (tmp_path / "cells.ipynb").write_text(notebook("from cs231n.layers import *\nfrom cs231n.layer_utils import *", course.partition("\n")[2]))
+    graded = {g["submission"]: g["results"]["TwoLayerNet"] for g in grade(tmp_path, ["TwoLayerNet"], seconds=120)}
+    assert {n: r["state"] for n, r in graded.items()} == dict.fromkeys(["absolute", "broken", "caches", "cells.ipynb", "course", "helpers", "moved"], "right"), graded
+
+
 def test_words_for_what_cannot_be_graded(tmp_path):
     with pytest.raises(ValueError, match="needs to be a folder"): grade(tmp_path / "none")
     with pytest.raises(ValueError, match="no notebook and no Python file"): grade(tmp_path)
