@@ -418,8 +418,8 @@ def _divided(where, folder, shares):
     "The pictures of one class, shuffled and cut into parts: training, validation, test."
     paths = find_images(folder)
     val, test = (-int(-share * len(paths) // 1) for share in shares)
-    if not paths or len(paths) <= val + test:
-        raise ValueError(f"{where}: {folder} has {len(paths)} pictures; a class needs at least one for each part, {3 - shares.count(0)} here")
+    if len(paths) <= val + test:
+        raise ValueError(f"{where}: {folder} has {len(paths)} pictures, {val} for validation and {test} for the test: none is left for training")
     order = [paths[k] for k in np.random.RandomState(0).permutation(len(paths))]
     return order[val + test:], order[:val], order[val:val + test]
 

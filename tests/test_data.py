@@ -113,6 +113,126 @@ def test_picture_part_has_a_known_name():
         du.picture_blocks("valid")
 
 
+# One's own pictures
+
+def picture(path, color="red", size=(40, 30), mode="RGB", **options):
+    from PIL import Image
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def mine(tmp_path):
+    "Two classes of ten pictures each, red and blue, in shades that differ."
+    for name, channel in ("red", 0), ("blue", 2):
+        for n in range(10): picture(tmp_path / "mine" / name / f"{n}.png", tuple(200 + n if c == channel else n for c in range(3)))
+    return tmp_path / "mine"
+
+
+def everything(data): return [(int(y), float(x)) for part in ("train", "val", "test") for x, y in zip(data[f"X_{part}"][:, 0, 0, 0], data[f"y_{part}"])]
+
+
+def test_a_folder_of_pictures(mine):
+    data = du.get_folder_data(mine, subtract_mean=False)
+    assert du.folder_classes(mine) == ("blue", "red") and list(data) == ["X_train", "y_train", "X_val", "y_val", "X_test", "y_test"]
+    assert [data[f"X_{part}"].shape for part in ("train", "val", "test")] == [(16, 3, 32, 32), (2, 3, 32, 32), (2, 3, 32, 32)]
+    assert sorted(everything(data)) == [(0, n) for n in range(10)] + [(1, 200 + n) for n in range(10)]  # each picture once, under its own label
+    assert all(set(data[f"y_{part}"]) == {0, 1} for part in ("train", "val", "test"))
+    assert everything(du.get_folder_data(str(mine), subtract_mean=False)) == everything(data)
+    centred = du.get_folder_data(mine, dtype=np.float32)
+    assert centred["X_train"].dtype == np.float32 and np.abs(centred["X_train"].mean(axis=0)).max() < 1e-4
+    assert np.allclose(centred["X_val"] + data["X_train"].mean(axis=0), data["X_val"], atol=1e-4)
+    loaded, name = du.get_data(str(mine), subtract_mean=False)
+    assert name == str(mine) and everything(loaded) == everything(data)
+
+
+def test_names_in_any_script(tmp_path):
+    for name in "Käfer", "象", "two words": [picture(tmp_path / "mine" / name / f"été {n}.JPG") for n in range(3)]
+    assert du.folder_classes(tmp_path / "mine") == tuple(sorted(["Käfer", "象", "two words"]))
+    assert len(du.get_folder_data(tmp_path / "mine")["X_train"]) == 3
+
+
+@pytest.mark.parametrize("size", [(32, 32), (8, 20), (1, 1), (100, 3)])
+def test_sizes(mine, size):
+    picture(mine / "red" / "9.png", size=(1, 500))
+    picture(mine / "blue" / "9.png", size=(3, 2))
+    data = du.get_folder_data(mine, size)
+    assert data["X_train"].shape == (16, 3, *size) and data["X_test"].shape == (2, 3, *size)
+
+
+@pytest.mark.parametrize("size, error", [(32, TypeError), ((32,), TypeError), ("32", TypeError), ((0, 8), ValueError), ((8, -1), ValueError), ((8, 2.5), TypeError), (None, TypeError)])
+def test_bad_sizes(mine, size, error):
+    with pytest.raises(error, match="read_image: size needs"): du.get_folder_data(mine, size)
+
+
+def test_odd_pictures_become_three_channels(tmp_path):
+    from PIL import Image
+    kinds = {"grey.png": ("L", 77), "grey alpha.png": ("LA", (77, 255)), "palette.gif": ("P", 3), "one bit.tif": ("1", 1), "cmyk.jpg": ("CMYK", (0, 0, 0, 100)),
+             "alpha.webp": ("RGBA", (10, 20, 30, 255)), "plain.bmp": ("RGB", (10, 20, 30)), "lab.tiff": ("LAB", (50, 128, 128)), "UPPER.PNG": ("RGB", "red")}
+    for name, (mode, color) in kinds.items(): assert du.read_image(picture(tmp_path / name, color, mode=mode)).shape == (3, 32, 32)
+    assert len(du.find_images(tmp_path)) == len(kinds)
+    assert (du.read_image(picture(tmp_path / "a.png", 77, mode="L")) == 77).all()
+    assert (du.read_image(picture(tmp_path / "b.png", (9, 9, 9, 0), mode="RGBA")) == 255).all()  # what shines through is white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    turned = du.read_image(picture(tmp_path / "c.jpg", size=(60, 20), exif=exif), (60, 20))
+    assert (turned[0] > 200).all()
+    frames = [Image.new("P", (9, 9), k) for k in (1, 2)]
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
+    assert du.read_image(tmp_path / "film.gif").shape == (3, 32, 32)
+
+
+def cut_jpeg(path): path.write_bytes(picture(path).read_bytes()[:200])
+
+
+UNREADABLE = {"text": lambda p: p.write_text("not a picture"), "empty": lambda p: p.write_bytes(b""), "cut": cut_jpeg,
+              "16 bits": lambda p: picture(p.with_suffix(".png"), 3000, mode="I;16").rename(p), "a folder": lambda p: p.mkdir(), "a link to nothing": lambda p: p.symlink_to("nowhere")}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_unreadable_pictures_are_named(mine, kind):
+    if kind == "a link to nothing" and sys.platform == "win32": pytest.skip("links need rights there")
+    UNREADABLE[kind](mine / "red" / "broken.jpg")
+    with pytest.raises((ValueError, OSError), match="broken.jpg"): du.get_folder_data(mine)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs a user whom rights can keep out")
+def test_a_picture_that_may_not_be_read(mine):
+    (mine / "red" / "3.png").chmod(0)
+    with pytest.raises(PermissionError, match="3.png"): du.get_folder_data(mine)
+
+
+def test_what_is_not_a_picture_is_left_out(mine):
+    "Hidden files and folders, and files of other kinds."
+    for name in ".DS_Store", ".hidden.png", "notes.txt", "thumbs.db": (mine / "red" / name).write_text("x")
+    for name in ".git", ".ipynb_checkpoints": (mine / name).mkdir()
+    (mine / "readme.png").write_text("x")
+    assert len(everything(du.get_folder_data(mine))) == 20 and du.folder_classes(mine) == ("blue", "red")
+
+
+def test_folders_with_too_little(mine, tmp_path):
+    for k in range(8): (mine / "red" / f"{k}.png").unlink()
+    with pytest.raises(ValueError, match="red has 2 pictures, 1 for validation and 1 for the test: none is left for training"): du.get_folder_data(mine)
+    assert len(du.get_folder_data(mine, test_share=0)["X_test"]) == 0
+    with pytest.raises(ValueError, match="blue has 10 pictures, 5 for validation and 5 for the test"): du.get_folder_data(mine, (8, 8), 0.5, 0.5)
+    (mine / "green").mkdir()
+    with pytest.raises(ValueError, match="green has 0 pictures"): du.get_folder_data(mine)
+    picture(tmp_path / "one" / "class" / "a.png")
+    with pytest.raises(ValueError, match=r"root needs two subfolders or more, one a class; .* has \['class'\]"): du.get_folder_data(tmp_path / "one")
+    for folder in mine / "blue", tmp_path / "empty":
+        with pytest.raises(ValueError, match=r"root needs two subfolders or more"): du.get_folder_data(folder)
+    with pytest.raises(FileNotFoundError, match="nowhere"): du.get_folder_data(tmp_path / "nowhere")
+    with pytest.raises(NotADirectoryError, match="0.png"): du.get_folder_data(mine / "blue" / "0.png")
+
+
+@pytest.mark.parametrize("options, error, words", [
+    ({"val_share": -.1}, ValueError, "val_share needs a number of at least 0 and at most 0.9"), ({"test_share": 1}, ValueError, "test_share"),
+    ({"val_share": "half"}, TypeError, "val_share"), ({"test_share": np.nan}, ValueError, "test_share"), ({"dtype": int}, TypeError, "dtype")])
+def test_bad_options_for_a_folder(mine, options, error, words):
+    with pytest.raises(error, match=f"get_folder_data: {words}"): du.get_folder_data(mine, **options)
+
+
 # CIFAR-10: right answers
 
 def test_both_versions_give_the_same(tmp_path, cifar):
