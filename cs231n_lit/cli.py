@@ -12,6 +12,7 @@ import json
 import math
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ _solver_options = {
     "num_epochs": (5, _count, "times through the training set, in all"),
     "num_train_samples": (1000, _count, "images for the training accuracy"),
     "num_val_samples": (1000, _count, "images for the validation accuracy"),
-    "flip": (False, None, "mirror every second image of a batch"),
+    "flip": (False, None, "mirror each image of a batch with a chance of one half"),
     "shift": (0, _number(int, 0), "move images by up to so many pixels each way"),
     "print_every": (50, _count, "iterations from one printed loss to the next")}
 
@@ -159,18 +160,20 @@ def _resumed(folder, given):
     return settings | given
 
 # %% ../nbs/23_cli.ipynb #47071755
-def _start(args):
-    "The folder and Solver of a new run, or of one that goes on; its data, mean image and classes."
+def _start(args, held):
+    "The folder and Solver of a new run, or of one that goes on; its data, mean image and classes. Until `held` is closed, no other process can train it."
     given = {k: v for k, v in vars(args).items() if k not in ("command", "parser", "resume")}
     settings = _resumed(args.resume, given) if args.resume else _defaults | given
     place = settings.pop("runs", Path("runs"))
     if Path(settings["data"]).is_dir() and settings["data"] not in data_utils.CLASSES: settings["data"] = str(Path(settings["data"]).resolve())
+    if args.resume: held.enter_context(runs.alone(args.resume))
     data, mean, classes = _data(settings)
     net, checkpoint = _net(settings, classes), runs.newest_checkpoint(args.resume) if args.resume else None
     if checkpoint: solver = Solver.resume(checkpoint, net, data, **{k: v for k, v in given.items() if k in _solver_options})
     else: solver = Solver(net, data, **_solver_arguments(settings))
     if solver.iteration > solver.num_iterations: raise ValueError(f"--num-epochs {settings['num_epochs']}: {args.resume} has {solver.epoch} epochs already")
     folder = args.resume or _new_folder(place, Path(settings["data"]).name)
+    if not args.resume: held.enter_context(runs.alone(folder))
     runs.save_settings(folder, settings, replace=True)
     solver.checkpoint_name, solver.verbose = str(folder / "checkpoint"), not sys.stderr.isatty()
     return folder, solver, data, mean, classes
@@ -188,8 +191,11 @@ def _draw(folder, **pictures):
 def train(args: argparse.Namespace,  # the options of `cs231n-lit train`
          ) -> int:                   # exit code: 0, or 130 when interrupted
     "Train, show progress, and write everything to the run's folder. An interrupted run keeps what it has and can go on."
+    with ExitStack() as held: return _train(*_start(args, held))
+
+def _train(folder, solver, data, mean, classes):
+    "Train and write; the exit code."
     from cs231n_lit.vis_utils import plot_history, show_filters
-    folder, solver, data, mean, classes = _start(args)
     before = runs.read_history(folder).get("seconds", 0)
     if solver.iteration == solver.num_iterations: print(f"All {solver.epoch} epochs are done; --num-epochs {solver.epoch + 5} would go on", flush=True)
     else: print(f"Training on {len(data['X_train'])} images, {solver.num_iterations - solver.iteration} steps; results go to {folder}", flush=True)

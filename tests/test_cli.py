@@ -29,7 +29,7 @@ def arrays(path):
 def test_a_run_writes_everything(tmp_path, capsys):
     assert run(tmp_path, "--num-epochs", "2") == 0
     folder = tmp_path / "pictures-001"
-    assert {p.name for p in folder.iterdir()} == {"checkpoint_epoch_2.npz", "curves.png", "filters.png", "history.json", "net.npz", "settings.json"}
+    assert {p.name for p in folder.iterdir()} == {".lock", "checkpoint_epoch_2.npz", "curves.png", "filters.png", "history.json", "net.npz", "settings.json"}
     history = json.loads((folder / "history.json").read_text())
     assert len(history["loss_history"]) == 20 and len(history["val_acc_history"]) == 3
     assert all(0 <= history[k] <= 1 for k in ("validation_accuracy", "test_accuracy", "training_accuracy"))
@@ -136,6 +136,21 @@ def test_what_cannot_change_is_refused_by_name(options, tmp_path, capsys):
     assert main(["train", "--resume", str(tmp_path), *options]) == 1
     assert capsys.readouterr().err.startswith(f"cs231n-lit train: {options[0]} cannot change when a run is resumed")
     assert [p.name for p in tmp_path.iterdir()] == ["settings.json"]
+
+
+def test_two_processes_never_train_one_run(tmp_path, capsys):
+    "The second is told and changes nothing; once the first has ended, or was killed, the run is free again."
+    command = [sys.executable, "-m", "cs231n_lit", "train"]
+    with subprocess.Popen([*command, "--runs", str(tmp_path), *SMALL, "--num-epochs", "2000", "--print-every", "1"], stdout=subprocess.PIPE, text=True) as first:
+        while "(Epoch 0 " not in first.stdout.readline(): pass
+        folder = tmp_path / "pictures-001"
+        for _ in range(2):
+            second = subprocess.run([*command, "--resume", str(folder), "--num-epochs", "3000"], capture_output=True, text=True)
+            assert second.returncode == 1 and second.stderr == f"cs231n-lit train: {folder}: another process is training this run\n"
+        assert json.loads((folder / "settings.json").read_text())["num_epochs"] == 2000
+        first.kill()
+    epochs = load_checkpoint(next(folder.glob("checkpoint_*.npz")))["progress"]["epoch"]
+    assert main(["train", "--resume", str(folder), "--num-epochs", str(epochs + 1)]) == 0
 
 
 def test_resuming_what_is_no_run(tmp_path, capsys):
