@@ -1,12 +1,10 @@
 """Every page runs where the reader is: with what `pip install cs231n_lit[pages]` puts into an empty environment, each notebook alone in a folder.
 
-The wheel is built from a copy of the source, the environment made by venv and pip, and the notebooks run in Jupyter's kernel there,
-as many at once as there are cores. Cells marked slow, or not to be evaluated, are left out, as `nbdev_test` does.
+The wheel is built from a copy of the source, the environment made by venv and pip, and `run_pages.py` runs the notebooks there; one of them
+runs in Jupyter's kernel, too. Cells marked slow, or not to be evaluated, are left out.
 """
-import asyncio
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,15 +13,12 @@ from pathlib import Path
 import nbformat
 import pytest
 from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {str(p.relative_to(ROOT / "nbs").with_suffix("")): p for p in sorted((ROOT / "nbs").rglob("*.ipynb")) if not p.parent.name.startswith(".")}
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "build", "docs", "_proc", "tests", "benchmarks", "runs", "*.so", "*.pyd", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
-SKIPPED = re.compile(r"^#\| *(slow\b|eval: *false)", re.M)
-COLOURS = re.compile(r"\x1b\[[\d;]*m")
 pytestmark = pytest.mark.filterwarnings("default")
 
 
@@ -52,34 +47,29 @@ def python(tmp_path_factory):
     return python
 
 
-async def error_of(notebook, folder, python):
-    "What goes wrong when a notebook runs in a folder of its own; an empty text if nothing does."
-    nb = nbformat.read(notebook, 4)
-    nb.cells = [c for c in nb.cells if not (c.cell_type == "code" and SKIPPED.search(c.source))]
-    folder.mkdir(parents=True)
-    manager = AsyncKernelManager()
-    manager._kernel_spec = KernelSpec(argv=[str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name="Python", language="python")
-    client = NotebookClient(nb, km=manager, timeout=600, resources={"metadata": {"path": str(folder)}})
-    try: await client.async_execute(cleanup_kc=True, env=clean() | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"})
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as e: return COLOURS.sub("", str(e))[-3000:]
-    return ""
+def errors_of(notebooks, folder, python):
+    "What goes wrong in each notebook, alone in a folder of its own; an empty text if nothing does."
+    said = run(python, ROOT / "tests/run_pages.py", folder, *notebooks, cwd=folder.parent)
+    return json.loads(said.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def errors(python, tmp_path_factory):
-    "The error of each page, by name."
-    folder = tmp_path_factory.mktemp("pages")
-    async def all_of_them():
-        turn = asyncio.Semaphore(os.cpu_count() or 1)
-        async def one(name):
-            async with turn: return await error_of(NOTEBOOKS[name], folder / name, python)
-        return dict(zip(NOTEBOOKS, await asyncio.gather(*map(one, NOTEBOOKS))))
-    return asyncio.run(all_of_them())
+    "The error of each page, by its file."
+    return errors_of(NOTEBOOKS.values(), tmp_path_factory.mktemp("pages") / "each", python)
 
 
 @pytest.mark.parametrize("page", NOTEBOOKS)
 def test_the_page_runs(page, errors):
-    assert errors[page] == ""
+    assert errors[str(NOTEBOOKS[page])] == ""
+
+
+def test_a_page_runs_in_jupyter(python, tmp_path):
+    "In the kernel that the extra brings."
+    manager = KernelManager()
+    manager._kernel_spec = KernelSpec(argv=[str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name="Python", language="python")
+    page = NotebookClient(nbformat.read(NOTEBOOKS["11_layer_utils"], 4), km=manager, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
+    page.execute(cleanup_kc=True, env=clean() | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"})
 
 
 @pytest.mark.parametrize("page", NOTEBOOKS)
@@ -102,8 +92,11 @@ def test_the_environment_is_elsewhere(python, tmp_path):
 
 
 def test_an_error_is_noticed(python, tmp_path):
-    "A page that reads a file of the repository by its path, and one that imports what the extra does not bring."
-    for line in "open('../benchmarks/bench.py')", "import nbdev":
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(line)]), tmp_path / "page.ipynb")
-        error = asyncio.run(error_of(tmp_path / "page.ipynb", tmp_path / str(len(line)), python))
-        assert "FileNotFoundError" in error or "ModuleNotFoundError" in error
+    "A page that reads a file of the repository by its path, one that imports what the extra does not bring, and one whose process dies."
+    lines = {"open('../benchmarks/bench.py')": "FileNotFoundError", "import nbdev": "ModuleNotFoundError", "import os; os._exit(3)": "its process ended with 3", "2 + 2": ""}
+    pages = []
+    for line in lines:
+        pages.append(tmp_path / f"{len(pages)}.ipynb")
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(line)]), pages[-1])
+    found = errors_of(pages, tmp_path / "each", python)
+    for page, kind in zip(pages, lines.values()): assert (kind in found[str(page)]) and (found[str(page)] == "") == (kind == "")
