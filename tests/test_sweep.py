@@ -17,6 +17,7 @@ from cs231n_lit.sweep import Range, Trial, attempt, best_trial, draw, grid, load
 pytest.importorskip("joblib", reason="sweeps need joblib: pip install 'cs231n_lit[sweep]'")
 SPACE = {"rate": "1e-3..1 log", "filters": [16, 32], "units": "10..500"}
 HERE = Path(__file__).resolve().parent
+signals = pytest.mark.skipif(os.name != "posix", reason="needs process groups and their signals")
 
 
 def toy(settings, trial):
@@ -85,6 +86,7 @@ def test_cluster_gives_the_same_and_survives_its_workers(undisturbed, tmp_path):
     assert killed == table(sweep(slow, SPACE, 8, out=tmp_path / "u"))
 
 
+@signals
 def test_a_killed_trial_is_recorded_and_harms_no_other(tmp_path):
     records = sweep(deadly, SPACE, 8, out=tmp_path / "s", jobs=2)
     assert [r["status"] for r in records] == ["done"] * 3 + ["killed"] + ["done"] * 4
@@ -121,6 +123,7 @@ def until_done(out, most):
         kills += 1
 
 
+@signals
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_and_resumed(undisturbed, tmp_path, kills):
     "Each run gets one to three trials done before it is killed, so that the sweep ends before all kills are used; another folder then."
@@ -141,6 +144,7 @@ def test_a_torn_line_is_run_again(undisturbed, tmp_path):
         assert table(sweep(toy, SPACE, 12, out=out)) == undisturbed
 
 
+@signals
 def test_ctrl_c_ends_it_at_once(tmp_path):
     process = start(tmp_path / "s", SLOWLY)
     process.stdout.readline()
@@ -202,6 +206,7 @@ def test_full_disk(undisturbed, tmp_path):
     assert table(sweep(toy, SPACE, 12, out=tmp_path / "s")) == undisturbed
 
 
+@signals
 def test_two_at_once(tmp_path):
     process = start(tmp_path / "s", SLOWLY)
     process.stdout.readline()
