@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from cs231n_lit.kernels.share import Team
 from kernel_cases import AWKWARD, Affine, Conv, InNumPy, Norm, Pool, Relu, Step, found, layers
 
 KERNELS = found()
@@ -37,6 +38,21 @@ def test_random_layers(kernels, kind):
 def test_layers_with_nothing_in_them(kernels):
     for case in (Conv((0, 3, 8, 8), (4, 3, 3, 3), 1, 1), Pool((0, 3, 8, 8), (2, 2), 2), Norm((0, 4, 3, 3)), Norm((0, 4, 3, 3), 2), Relu((0, 3)), Step("adam", (0, 3)),
                  Affine(0, 3, 4), Affine(2, 0, 4), Affine(2, 3, 0)): case.check(kernels)
+
+
+# ((C, H, W), w, stride, pad): heights that bands divide and that they do not, borders, strides beyond the filter
+FEW = [((5, 18, 20), (7, 5, 5, 5), 1, 2), ((16, 13, 11), (17, 16, 3, 3), 1, 1), ((3, 31, 22), (6, 3, 7, 5), 2, 3), ((7, 21, 9), (9, 7, 1, 1), 1, 0),
+       ((2, 33, 9), (3, 2, 2, 3), 3, 0), ((4, 9, 30), (26, 4, 6, 4), 1, 0), ((17, 10, 8), (16, 17, 3, 3), 1, 2), ((1, 1, 60), (5, 1, 1, 8), 1, 1)]
+
+
+@each
+@pytest.mark.parametrize("images, threads", [(1, 2), (1, 3), (1, 4), (2, 4), (3, 2), (3, 4)])
+@pytest.mark.parametrize("x, w, stride, pad", FEW, ids=str)
+def test_few_images_on_several_threads(kernels, images, threads, x, w, stride, pad):
+    "An image is cut into bands of rows, and every result has the bits that it has on one thread."
+    assert Team(threads=threads).bands(images, 10**9) * images % threads == 0
+    for k, way in enumerate(name for name, way in kernels.ways.items() if way.supports((images, *x), w, stride, pad)):
+        Conv((images, *x), w, stride, pad, way, dtype=["float32", "float64"][(k + images) % 2], threads=threads, eager=True, seed=k).check(kernels)
 
 
 def store(a, byte):

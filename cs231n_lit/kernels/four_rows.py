@@ -29,8 +29,8 @@ class FourRows(Strips):
     factors: cython.pointer(Int)  # and fifteen times their factors
     cuts: cython.pointer(Int)     # first product of each of eight sums
 
-    def __init__(self, x_shape, w_shape, stride, pad, itemsize):
-        Strips.__init__(self, x_shape, w_shape, stride, pad, itemsize, 4, 4, 1 << 15)
+    def __init__(self, x_shape, w_shape, stride, pad, itemsize, bands=1):
+        Strips.__init__(self, x_shape, w_shape, stride, pad, itemsize, bands, 4, 4, 1 << 15)
         self.space = 5 * self.part + 24 * self.beside * self.length
         sums, groups, lines = [[] for _ in range(8)], (self.HH + 2) // 3, self.places_of_taps()
         for c, q, n in np.ndindex(self.C, self.WW, groups):
@@ -44,9 +44,9 @@ class FourRows(Strips):
         self.products = self.cuts[8]
 
 @lru_cache(32)
-def plan_four_rows(x_shape, w_shape, stride, pad, itemsize):
+def plan_four_rows(x_shape, w_shape, stride, pad, itemsize, bands):
     "The plan for these shapes, from the last time if that is not long ago."
-    return FourRows(x_shape, w_shape, stride, pad, itemsize)
+    return FourRows(x_shape, w_shape, stride, pad, itemsize, bands)
 
 # %% ../../nbs/kernels/07_four_rows.ipynb #51623ce6
 @cython.cfunc
@@ -99,15 +99,15 @@ def unmix(sums: cython.pointer(Real), n: Int) -> cython.void:
         i += 16
 
 # %% ../../nbs/kernels/07_four_rows.ipynb #a2e1a778
-def pack_mixed_taps(w: Real[::1], taps: Real[::1], g: FourRows):
-    "Transformed taps in the order in which the tiles take them."
+def pack_mixed_taps(w: Real[::1], taps: Real[::1], g: FourRows, t0: Int, t1: Int):
+    "Transformed taps of tiles t0 to t1 - 1, in the order in which they take them."
     src, dst = pointer(w), pointer(taps)
     f: Int = 0
     with cython.nogil:
-        while f < g.F:
+        for t in range(t1):
             R = rows_at(f, g.F)
             first = src + max(0, min(f, g.F - R)) * g.K
-            for k in range(g.products):
+            for k in range(g.products if t >= t0 else 0):
                 x: Real = g.factors[3 * k] / 15.
                 y: Real = g.factors[3 * k + 1] / 15.
                 z: Real = g.factors[3 * k + 2] / 15.
@@ -122,15 +122,16 @@ def pack_mixed_taps(w: Real[::1], taps: Real[::1], g: FourRows):
 @cython.nogil
 @cython.exceptval(check=False)
 def four_rows_product(taps: cython.pointer(Real), bias: cython.pointer(Real), parts: cython.pointer(Real), out: cython.pointer(Real), g: FourRows,
-                      spare: cython.pointer(Real)) -> cython.void:
-    "All filters at one band's places; zeros for six filters follow the biases."
+                      spare: cython.pointer(Real), last: cython.bint) -> cython.void:
+    "All filters at the places of a band, or of the last one; zeros for six filters follow the biases."
     n = g.beside * g.length
     f: Int = 0
     while f < g.F:
         R = rows_at(f, g.F)
         m = max(0, min(f, g.F - R))
-        u: Int = 0
-        while u < g.count:
+        u: Int = g.count if last else 0
+        end: Int = g.count + g.rest if last else g.count
+        while u < end:
             for r in range(4):
                 k = g.cuts[r]
                 strip_tile_of(taps + k * R, parts, bias + (g.F if r else m) * n, spare + r * 6 * n, g, Part(u, k, g.cuts[r + 1] - k, n, n, True), R)
@@ -142,8 +143,8 @@ def four_rows_product(taps: cython.pointer(Real), bias: cython.pointer(Real), pa
         taps = taps + R * g.products
         f += R
 
-def forward_four_rows(x: Real[::1], others: tuple, g: FourRows, n0: Int, n1: Int):
-    "Images n0 to n1 - 1. False if a result is not finite."
+def forward_four_rows(x: Real[::1], others: tuple, g: FourRows, k0: Int, k1: Int):
+    "Bands k0 to k1 - 1 of all images. False if a result is not finite."
     taps: Real[::1] = others[0]
     bias: Real[::1] = others[1]
     out: Real[::1] = others[2]
@@ -154,21 +155,24 @@ def forward_four_rows(x: Real[::1], others: tuple, g: FourRows, n0: Int, n1: Int
     with cython.nogil:
         zero(spare, 24 * g.beside * g.length)
         zero(parts, g.part)
-        for n in range(n0, n1):
-            for k in range((g.Ho + g.high - 1) // g.high):
-                i = min(k * g.high, g.Ho - g.high)
-                pad_band(images + n * g.C * g.H * g.W, g, i, parts)
-                mix_rows(parts, g.part, g.wide)
-                four_rows_product(w, b, parts, results + (n * g.F * g.Q + i * g.Wo), g, spare)
-            if not finite(results + n * g.F * g.Q, g.F * g.Q): fine = False
+        for k in range(k0, k1):
+            n, i = k // g.bands, k % g.bands * g.high
+            last: cython.bint = (k + 1) % g.bands == 0
+            corner = results + (n * g.F * g.Q + i * g.Wo)
+            pad_band(images + n * g.C * g.H * g.W, g, i, parts)
+            mix_rows(parts, g.part, g.wide)
+            four_rows_product(w, b, parts, corner, g, spare, last)
+            for f in range(g.F):
+                if not finite(corner + f * g.Q, (g.Ho - i if last else g.high) * g.Wo): fine = False
     return fine
 
 # %% ../../nbs/kernels/07_four_rows.ipynb #d2366a95
 def four_rows_forward(x, w, b, stride, pad, team):
     "The output of a convolution at stride 1, or None if it may have to hold an infinity or NaN: mixing rows spreads those."
-    g: FourRows = plan_four_rows(x.shape, w.shape, stride, pad, x.itemsize)
+    s: Shape = Shape(x.shape, w.shape, stride, pad)
+    g: FourRows = plan_four_rows(x.shape, w.shape, stride, pad, x.itemsize, team.bands(s.N, s.Q * s.K * s.F * 4 // 7))
     out, taps, biases = empty((g.N, g.F, g.Ho, g.Wo), x.dtype), empty((g.F + 6, g.products), w.dtype).reshape(-1), repeated(b, g.beside * g.length)
-    pack_mixed_taps(w.reshape(-1), taps, g)
-    images, results = x.reshape(-1), out.reshape(-1)
-    def task(n0, n1): return forward_four_rows(images, (taps, biases, results, scratch_space(g.space, x.dtype)), g, n0, n1)
-    return out if team.share(task, g.N, team.grain(g.N, g.Q * g.K * g.F)) else None
+    images, weights, results, tiles = x.reshape(-1), w.reshape(-1), out.reshape(-1), (g.F + 5) // 6
+    team.share(lambda t0, t1: pack_mixed_taps(weights, taps, g, t0, t1), tiles, team.grain(tiles, 200 * g.products))
+    def task(k0, k1): return forward_four_rows(images, (taps, biases, results, scratch_space(g.space, x.dtype)), g, k0, k1)
+    return out if team.share(task, g.N * g.bands, team.grain(g.N * g.bands, g.Q * g.products * g.F // 4 // g.bands)) else None

@@ -70,12 +70,12 @@ def copy_block(b: cython.pointer(Real), g: Matrix, depth: Int, columns: Int, blo
 @cython.nogil
 @cython.exceptval(check=False)
 def multiply(a: cython.pointer(Real), b: cython.pointer(Real), init: cython.pointer(Real), out: cython.pointer(Real), g: Matrix, item: Int, block: cython.pointer(Real)) -> cython.void:
-    "One item of a product; of several parts, each has its own result and its own row of init."
+    "One item of a product, or of one part of it."
     part, m0, j0 = item % g.parts, item // g.parts // g.across * 96, item // g.parts % g.across * g.width
     height, columns, W = min(96, g.M - m0), min(g.width, g.J - j0), widest_of(itemsize(b))
     while W > lanes_of(itemsize(b)) and W // 2 >= columns: W //= 2
-    first, end, sums, corner = g.K * part // g.parts, g.K * (part + 1) // g.parts, block + 49152, out + ((part * g.M + m0) * g.J + j0)
-    start = init + (m0 * g.init + j0 * g.along + (g.J if part else 0))
+    first, end, sums, corner = g.K * part // g.parts, g.K * (part + 1) // g.parts, block + 49152, out + (m0 * g.J + j0)
+    start = init + (m0 * g.init + j0 * g.along)
     k: Int = first
     while k < end:
         depth = min(768 if g.turned else 96, end - k)
@@ -102,10 +102,12 @@ def multiply(a: cython.pointer(Real), b: cython.pointer(Real), init: cython.poin
 
 # %% ../../nbs/kernels/10_matrix.ipynb #8d102875
 def multiply_items(a: Real[::1], b: Real[::1], init: Real[::1], out: Real[::1], room: Real[::1], g: Matrix, i0: Int, i1: Int):
-    "Items i0 to i1 - 1 of one product."
+    "Items i0 to i1 - 1 of one product; each part has a result of its own, and the parts after the first a second row of init."
     pa, pb, start, results, block = pointer(a), pointer(b), pointer(init), pointer(out), pointer(room)
     with cython.nogil:
-        for i in range(i0, i1): multiply(pa, pb, start, results, g, i, block)
+        for i in range(i0, i1):
+            part = i % g.parts
+            multiply(pa, pb, start + (g.J if part else 0), results + part * g.M * g.J, g, i, block)
 
 # %% ../../nbs/kernels/10_matrix.ipynb #6891bb52
 def shared_product(a, b, init, out, g: Matrix, team):
@@ -152,40 +154,33 @@ def pointwise_forward(x, w, b, stride, pad, team):
     return out
 
 # %% ../../nbs/kernels/10_matrix.ipynb #e77cda6b
-def backward_pointwise(x: Real[::1], others: tuple, db: cython.double[::1], plans: tuple, n0: Int, n1: Int):
-    "Gradients of images n0 to n1 - 1: dx unless its place is empty, sums of dw, and db."
-    dout: Real[::1] = others[0]
-    w: Real[::1] = others[1]
-    dx: Real[::1] = others[2]
-    sums: Real[::1] = others[3]
-    room: Real[::1] = others[4]
-    zeros: Real[::1] = others[5]
-    s: Shape = plans[0]
-    of_w: Matrix = plans[1]
-    of_x: Matrix = plans[2]
-    images, upstream, a, total, block, nothing = pointer(x), pointer(dout), pointer(w), pointer(sums), pointer(room), pointer(zeros)
-    need_dx: cython.bint = len(dx) > 0
-    results = pointer(dx) if need_dx else block
+def backward_pointwise(x: Real[::1], dout: Real[::1], sums: Real[::1], room: Real[::1], db: cython.double[::1], s: Shape, g: Matrix, k0: Int, k1: Int):
+    "Add parts k0 to k1 - 1 of all images to sums of dw, and to db."
+    images, upstream, total, block = pointer(x), pointer(dout), pointer(sums), pointer(room)
     pb: cython.pointer(cython.double) = cython.address(db[0]) if cython.compiled else Pointer(db)
     with cython.nogil:
-        for n in range(n0, n1):
-            d = upstream + n * s.F * s.Q
-            add_db(d, s.Q, s, pb)
-            if need_dx:
-                for i in range(of_x.items): multiply(a, d, nothing, results + n * s.C * s.Q, of_x, i, block)
-            for i in range(of_w.items): multiply(d, images + n * s.C * s.Q, total, total, of_w, i, block)
+        for k in range(k0, k1):
+            n, part = k // g.parts, k % g.parts
+            d, q = upstream + n * s.F * s.Q, s.Q * part // g.parts
+            add_db(d + q, s.Q * (part + 1) // g.parts - q, s, pb)
+            for i in range(g.items // g.parts): multiply(d, images + n * s.C * s.Q, total, total, g, i * g.parts + part, block)
 
 def pointwise_backward(dout, x, w, stride, pad, need_dx, team):
     "dx (None unless needed), dw and db of such a convolution."
     s: Shape = Shape(x.shape, w.shape, 1, 0)
-    of_w = plan_product((s.F, s.Q, s.C), (s.Q, 1), (s.Q, True), (s.C, 1), x.itemsize)
-    of_x = plan_product((s.C, s.F, s.Q), (1, s.C), (s.Q, False), (0, 1), x.itemsize)
+    of_w: Matrix = plan_product((s.F, s.Q, s.C), (s.Q, 1), (s.Q, True), (s.C, 1), x.itemsize, team.bands(s.N, s.Q * s.K * s.F))
+    of_x: Matrix = plan_product((s.C, s.F, s.Q), (1, s.C), (s.Q, False), (0, 1), x.itemsize)
     images, upstream, filters, zeros = x.reshape(-1), dout.reshape(-1), w.reshape(-1), np.zeros(s.Q + 512, x.dtype)
-    dx = empty(x.shape, x.dtype) if need_dx else empty((0,), x.dtype)
-    def task(n0, n1, sums, db):
+    def sum_up(k0, k1, sums, db):
         sums[:] = 0
-        backward_pointwise(images, (upstream, filters, dx.reshape(-1), sums, scratch_space(ROOM, x.dtype), zeros), db, (s, of_w, of_x), n0, n1)
-    total = Sums(team, s.N, team.grain(s.N, s.Q * s.K * s.F), ((s.F + 7) * s.C + 64,), s.F, x.dtype)
-    db = total.fill(task)
+        backward_pointwise(images, upstream, sums, scratch_space(ROOM, x.dtype), db, s, of_w, k0, k1)
+    count = s.N * of_w.parts
+    total = Sums(team, count, team.grain(count, s.Q * s.K * s.F // of_w.parts), ((s.F + 7) * s.C + 64,), s.F, x.dtype)
+    db = total.fill(sum_up)
     dw = total.each.sum(axis=0)[:s.F * s.C].reshape(w.shape)
-    return dx if need_dx else None, dw, db
+    if not need_dx: return None, dw, db
+    dx = empty(x.shape, x.dtype)
+    results = dx.reshape(-1)
+    def task(i0, i1): forward_pointwise(upstream, filters, zeros, results, scratch_space(ROOM, x.dtype), of_x, i0, i1)
+    team.share(task, s.N * of_x.items, team.grain(s.N * of_x.items, s.Q * s.K * s.F // of_x.items))
+    return dx, dw, db

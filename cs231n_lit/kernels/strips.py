@@ -21,33 +21,39 @@ from .tile import Int, Real, Shape, itemsize, lanes_of, pointer, round_up, wides
 class Strips(Shape):
     "Where strips lie in the parts of an image and in the results."
     length: Int; beside: Int     # places in a strip, strips in a tile
-    count: Int                   # strips of a band, in full tiles
-    high: Int                    # rows of results in a band
+    bands: Int; high: Int        # of an image; rows of results in each but the last
+    count: Int; rest: Int        # strips of such a band, and of the last, in full tiles
     tall: Int; wide: Int; part: Int      # rows, columns and numbers of one part of the image
     starts: cython.pointer(Int); ends: cython.pointer(Int)  # of strips: in a part, in the results
     spare: cython.pointer(Int)   # of a tile's strips in its own work space
     lines: cython.pointer(Int)   # of taps in the parts
     space: Int                   # numbers of work space
 
-    def __init__(self, x_shape, w_shape, stride, pad, itemsize, step=1, unit=1, limit=1 << 16):
+    def __init__(self, x_shape, w_shape, stride, pad, itemsize, bands=1, step=1, unit=1, limit=1 << 16):
         Shape.__init__(self, x_shape, w_shape, stride, pad)
         lanes = lanes_of(itemsize)
         self.length, self.beside = 16 if lanes == 16 and self.Wo >= 16 else 8, max(1, widest_of(itemsize) // max(8, lanes))
         self.wide = round_up((self.W + 2 * pad + stride - 1) // stride, unit)
-        most = (limit // (self.C * stride * self.wide) - self.HH) // stride + 1
-        bands = (self.Ho + max(step, most) - 1) // max(step, most)
+        most = max(step, (limit // (self.C * stride * self.wide) - self.HH) // stride + 1)
+        bands = max(bands, (self.Ho + most - 1) // most)
         self.high = min(self.Ho, round_up((self.Ho + bands - 1) // bands, step))
-        self.tall = (self.high - 1) * stride + self.HH
+        self.bands = (self.Ho + self.high - step) // self.high
+        last = self.Ho - (self.bands - 1) * self.high
+        self.tall = (max(self.high, last) - 1) * stride + self.HH
         self.part = round_up(self.C * self.tall * self.wide, 16)
-        i = np.minimum(np.arange(0, self.high, step), self.high - step)[:, None]
-        j = np.minimum(np.arange(0, self.Wo, self.length), self.Wo - self.length)
-        self.count = round_up(i.size * j.size, self.beside)
-        repeat = 0, self.count - i.size * j.size  # the last strip fills up the last tile
-        self.starts = self.table(np.pad((i * stride * self.wide + j).ravel(), repeat, "edge"))
-        self.ends = self.table(np.pad((i * self.Wo + j).ravel(), repeat, "edge"))
+        starts, ends = [self.strips(self.high, step, pitch) for pitch in (stride * self.wide, self.Wo)]
+        last_starts, last_ends = [self.strips(last, step, pitch) for pitch in (stride * self.wide, self.Wo)]
+        self.count, self.rest = len(starts), len(last_starts)
+        self.starts, self.ends = self.table(np.append(starts, last_starts)), self.table(np.append(ends, last_ends))
         self.spare = self.table(np.arange(0, self.beside * self.length, self.length))
         self.lines = self.table(self.places_of_taps().ravel())
         self.space = 2 * stride * self.part + 24 * self.beside * self.length
+
+    def strips(self, rows, step, pitch):
+        "Where the strips of so many rows begin, a row every `pitch` numbers; the last one fills up the last tile."
+        i = np.minimum(np.arange(0, rows, step), rows - step)[:, None]
+        j = np.minimum(np.arange(0, self.Wo, self.length), self.Wo - self.length)
+        return np.pad((i * pitch + j).ravel(), (0, -(i.size * j.size) % self.beside), "edge")
 
     def places_of_taps(self):
         "Places in the parts of the taps (C, HH, WW)."
@@ -55,9 +61,9 @@ class Strips(Shape):
         return q % self.S * self.part + (c * self.tall + p) * self.wide + q // self.S
 
 @lru_cache(32)
-def plan_strips(x_shape, w_shape, stride, pad, itemsize):
+def plan_strips(x_shape, w_shape, stride, pad, itemsize, bands):
     "The plan for these shapes, from the last time if that is not long ago."
-    return Strips(x_shape, w_shape, stride, pad, itemsize)
+    return Strips(x_shape, w_shape, stride, pad, itemsize, bands)
 
 # %% ../../nbs/kernels/06_strips.ipynb #e8c07e2c
 @cython.cfunc
@@ -159,16 +165,17 @@ def pack_taps(w: Real[::1], taps: Real[::1], g: Strips):
 @cython.nogil
 @cython.exceptval(check=False)
 def strips_product(taps: cython.pointer(Real), bias: cython.pointer(Real), parts: cython.pointer(Real), out: cython.pointer(Real), g: Strips,
-                   spare: cython.pointer(Real)) -> cython.void:
-    "All filters at one band's places; biases of six more filters follow."
+                   spare: cython.pointer(Real), last: cython.bint) -> cython.void:
+    "All filters at the places of a band, or of the last one; biases of six more filters follow."
     n = g.beside * g.length
     few: cython.bint = g.F < 5
     f: Int = 0
     while f < g.F:
         R = rows_at(f, g.F)
         m = max(0, min(f, g.F - R))
-        u: Int = 0
-        while u < g.count:
+        u: Int = g.count if last else 0
+        end: Int = g.count + g.rest if last else g.count
+        while u < end:
             strip_tile_of(taps, parts, bias + m * n, spare if few else out + m * g.Q, g, Part(u, 0, g.K, n if few else g.Q, n, few), R)
             if few:
                 for i in range(g.F):
@@ -177,8 +184,8 @@ def strips_product(taps: cython.pointer(Real), bias: cython.pointer(Real), parts
         taps = taps + R * g.K
         f += R
 
-def forward_strips(x: Real[::1], others: tuple, g: Strips, n0: Int, n1: Int):
-    "Images n0 to n1 - 1."
+def forward_strips(x: Real[::1], others: tuple, g: Strips, k0: Int, k1: Int):
+    "Bands k0 to k1 - 1 of all images."
     taps: Real[::1] = others[0]
     bias: Real[::1] = others[1]
     out: Real[::1] = others[2]
@@ -188,12 +195,11 @@ def forward_strips(x: Real[::1], others: tuple, g: Strips, n0: Int, n1: Int):
     band = parts if g.S == 1 else parts + g.S * g.part
     with cython.nogil:
         zero(band, g.S * g.part)
-        for n in range(n0, n1):
-            for k in range((g.Ho + g.high - 1) // g.high):
-                i = min(k * g.high, g.Ho - g.high)
-                pad_band(images + n * g.C * g.H * g.W, g, i, band)
-                if g.S > 1: split(band, g, parts)
-                strips_product(w, b, parts, results + (n * g.F * g.Q + i * g.Wo), g, spare)
+        for k in range(k0, k1):
+            n, i = k // g.bands, k % g.bands * g.high
+            pad_band(images + n * g.C * g.H * g.W, g, i, band)
+            if g.S > 1: split(band, g, parts)
+            strips_product(w, b, parts, results + (n * g.F * g.Q + i * g.Wo), g, spare, (k + 1) % g.bands == 0)
 
 # %% ../../nbs/kernels/06_strips.ipynb #c72748fa
 def repeated(b, times):
@@ -202,10 +208,11 @@ def repeated(b, times):
 
 def strips_forward(x, w, b, stride, pad, team):
     "The output of a convolution whose rows of results are eight long or longer."
-    g: Strips = plan_strips(x.shape, w.shape, stride, pad, x.itemsize)
+    s: Shape = Shape(x.shape, w.shape, stride, pad)
+    g: Strips = plan_strips(x.shape, w.shape, stride, pad, x.itemsize, team.bands(s.N, s.Q * s.K * s.F))
     out, taps, biases = empty((g.N, g.F, g.Ho, g.Wo), x.dtype), empty((g.F + 6, g.K), w.dtype).reshape(-1), repeated(b, g.beside * g.length)
     pack_taps(w.reshape(-1), taps, g)
     images, results = x.reshape(-1), out.reshape(-1)
-    def task(n0, n1): forward_strips(images, (taps, biases, results, scratch_space(g.space, x.dtype)), g, n0, n1)
-    team.share(task, g.N, team.grain(g.N, g.Q * g.K * g.F))
+    def task(k0, k1): forward_strips(images, (taps, biases, results, scratch_space(g.space, x.dtype)), g, k0, k1)
+    team.share(task, g.N * g.bands, team.grain(g.N * g.bands, g.Q * g.K * g.F // g.bands))
     return out

@@ -29,8 +29,8 @@ class Gradients(Windows):
     d_rows: cython.pointer(Int)    # of rows of dout with the filters innermost
     ramp: cython.pointer(Int)      # 0, 1, 2, ...
 
-    def __init__(self, x_shape, w_shape, stride, pad, itemsize):
-        Windows.__init__(self, x_shape, w_shape, stride, pad, itemsize)
+    def __init__(self, x_shape, w_shape, stride, pad, itemsize, bands=1):
+        Windows.__init__(self, x_shape, w_shape, stride, pad, itemsize, bands)
         lanes, row = lanes_of(itemsize), self.Wp * self.C
         self.Kp, self.pixels = round_up(self.K, lanes), round_up(self.Hp * row, 16)
         self.pitch = self.Fp + (lanes if self.Fp % (2 * lanes) == 0 else 0)
@@ -40,9 +40,9 @@ class Gradients(Windows):
         self.space = self.images * (self.planes + self.pixels + self.band * self.pitch) + 6 * self.pitch + (self.rows + 6) * self.Kp
 
 @lru_cache(32)
-def plan_gradients(x_shape, w_shape, stride, pad, itemsize):
+def plan_gradients(x_shape, w_shape, stride, pad, itemsize, bands):
     "The plan for these shapes, from the last time if that is not long ago."
-    return Gradients(x_shape, w_shape, stride, pad, itemsize)
+    return Gradients(x_shape, w_shape, stride, pad, itemsize, bands)
 
 # %% ../../nbs/kernels/05_window_gradients.ipynb #016e7e83
 @cython.cfunc
@@ -104,9 +104,9 @@ def add_dx(d: cython.pointer(Real), w: cython.pointer(Real), g: Gradients, q0: I
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def store_dx(pixels: cython.pointer(Real), g: Gradients, dx: cython.pointer(Real)) -> cython.void:
-    "The inside of (Hp, Wp, C) into planes (C, H, W)."
-    for i in range(g.H): transpose(pixels + ((i + g.P) * g.Wp + g.P) * g.C, g.W, g.C, g.C, dx + i * g.W, g.H * g.W)
+def store_dx(pixels: cython.pointer(Real), g: Gradients, y0: Int, y1: Int, dx: cython.pointer(Real)) -> cython.void:
+    "Rows y0 to y1 - 1 of the inside of (Hp, Wp, C) into planes (C, H, W)."
+    for i in range(max(0, y0 - g.P), min(g.H, y1 - g.P)): transpose(pixels + ((i + g.P) * g.Wp + g.P) * g.C, g.W, g.C, g.C, dx + i * g.W, g.H * g.W)
 
 # %% ../../nbs/kernels/05_window_gradients.ipynb #4986e7da
 def pack_windows(w: Real[::1], panels: Real[::1], row: Real[::1], g: Gradients):
@@ -128,8 +128,8 @@ def packed_windows(w, g: Gradients):
     return panels
 
 # %% ../../nbs/kernels/05_window_gradients.ipynb #32838969
-def backward_windows(x: Real[::1], others: tuple, db: cython.double[::1], g: Gradients, n0: Int, n1: Int):
-    "Add the gradients of images n0 to n1 - 1 to sums and db, and fill their dx."
+def backward_windows(x: Real[::1], others: tuple, db: cython.double[::1], g: Gradients, k0: Int, k1: Int):
+    "Add the gradients of bands k0 to k1 - 1 of all images to sums and db, and fill their rows of dx."
     dout: Real[::1] = others[0]
     panels: Real[::1] = others[1]
     dx: Real[::1] = others[2]
@@ -143,37 +143,43 @@ def backward_windows(x: Real[::1], others: tuple, db: cython.double[::1], g: Gra
     images, upstream, gradient = pointer(x), pointer(dout), pointer(sums)
     w, images_dx = pointer(panels) if need_dx else planes, pointer(dx) if need_dx else planes
     pb: cython.pointer(cython.double) = cython.address(db[0]) if cython.compiled else Pointer(db)
-    n: Int = n0
+    k: Int = k0
     with cython.nogil:
         zero(planes, g.images * g.planes)
         zero(d, (g.images * g.band + 6) * g.pitch)
         zero(gradient, (g.K + 6) * g.Fp)
-        while n < n1:
-            count = min(g.images, n1 - n)
-            for i in range(count): pad_planes(images + (n + i) * g.C * g.H * g.W, g, planes + i * g.planes)
+        while k < k1:
+            count, n, row = min(g.images, k1 - k), k // g.bands, k % g.bands * g.high
+            end = min(g.Ho, row + g.high)
+            y0, y1 = row * g.S, g.Hp if end == g.Ho else end * g.S
+            first = max(0, y0 - g.HH + g.S) // g.S if need_dx else row
+            for i in range(count): pad_planes(images + (n + i) * g.C * g.H * g.W, g, row, end, planes + i * g.planes)
             if need_dx: zero(pixels, count * g.pixels)
-            q: Int = 0
-            while q < g.Q:
-                M = min(g.band, g.Q - q)
+            q: Int = first * g.Wo
+            while q < end * g.Wo:
+                own: cython.bint = q >= row * g.Wo
+                M = min(g.band, (end if own else row) * g.Wo - q)
                 for i in range(count):
-                    add_db(upstream + ((n + i) * g.F * g.Q + q), M, g, pb)
+                    if own: add_db(upstream + ((n + i) * g.F * g.Q + q), M, g, pb)
                     transpose(upstream + ((n + i) * g.F * g.Q + q), g.F, M, g.Q, d + i * M * g.pitch, g.pitch)
-                add_dw(planes, d, g, q, count * M, gradient)
+                if own: add_dw(planes, d, g, q, count * M, gradient)
                 if need_dx: add_dx(d, w, g, q, count * M, pixels, sheet)
                 q += M
             if need_dx:
-                for i in range(count): store_dx(pixels + i * g.pixels, g, images_dx + (n + i) * g.C * g.H * g.W)
-            n += count
+                for i in range(count): store_dx(pixels + i * g.pixels, g, y0, y1, images_dx + (n + i) * g.C * g.H * g.W)
+            k += count
 
 # %% ../../nbs/kernels/05_window_gradients.ipynb #95025414
 def windows_backward(dout, x, w, stride, pad, need_dx, team):
     "dx (None unless needed), dw and db of a convolution."
-    g: Gradients = plan_gradients(x.shape, w.shape, stride, pad, x.itemsize)
+    s: Shape = Shape(x.shape, w.shape, stride, pad)
+    most = max(1, s.Ho * stride // max(1, 2 * (s.HH - stride)))  # a band needs that many rows of dout before its own
+    g: Gradients = plan_gradients(x.shape, w.shape, stride, pad, x.itemsize, min(most, team.bands(s.N, s.Q * s.K * s.F)))
     nothing = empty((0,), x.dtype)
     dx, panels = (empty(x.shape, x.dtype), packed_windows(w, g)) if need_dx else (nothing, nothing)
     images, upstream, results = x.reshape(-1), dout.reshape(-1), dx.reshape(-1)
-    def task(n0, n1, sums, db): backward_windows(images, (upstream, panels, results, sums, scratch_space(g.space, x.dtype)), db, g, n0, n1)
-    total = Sums(team, g.N, team.grain(g.N, g.Q * g.K * g.F, g.images), (g.K + 6, g.Fp), g.F, x.dtype)
+    def task(k0, k1, sums, db): backward_windows(images, (upstream, panels, results, sums, scratch_space(g.space, x.dtype)), db, g, k0, k1)
+    total = Sums(team, g.N * g.bands, team.grain(g.N * g.bands, g.Q * g.K * g.F // g.bands, g.images), (g.K + 6, g.Fp), g.F, x.dtype)
     db = total.fill(task)
     dw = total.each.sum(axis=0)[:g.K, :g.F].T
     return dx if need_dx else None, np.ascontiguousarray(dw).reshape(w.shape), db

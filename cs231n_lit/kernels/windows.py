@@ -23,36 +23,39 @@ class Windows(Shape):
     plane: Int; planes: Int        # numbers in one padded plane, and in an image of them
     Fp: Int                        # filters, in full vectors
     images: Int                    # worked on together
+    bands: Int; high: Int          # of an image; rows of results in each but the last
     chunk: Int                     # places worked on at once
     places: cython.pointer(Int); taps: cython.pointer(Int)
     space: Int                     # numbers of work space
 
-    def __init__(self, x_shape, w_shape, stride, pad, itemsize):
+    def __init__(self, x_shape, w_shape, stride, pad, itemsize, bands=1):
         Shape.__init__(self, x_shape, w_shape, stride, pad)
         self.Hp, self.Wp, self.Fp = self.H + 2 * pad, self.W + 2 * pad, round_up(self.F, lanes_of(itemsize))
         self.plane = round_up(self.Hp * self.Wp, 32) + 16
         self.planes, self.chunk = self.C * self.plane, 96
-        self.images = max(1, min(self.N, 192 // max(1, self.Q), (1 << 18) // max(1, self.planes)))
+        self.high = (self.Ho + bands - 1) // bands
+        self.bands = (self.Ho + self.high - 1) // self.high
+        self.images = max(1, min(self.N, 192 // self.Q, (1 << 18) // self.planes)) if self.bands == 1 else 1
         self.places = self.table(offsets((self.images, self.planes), (self.Ho, stride * self.Wp), (self.Wo, stride)))
         self.taps = self.table(offsets((self.C, self.plane), (self.HH, self.Wp), (self.WW, 1)))
         self.space = self.images * self.planes + (2 * self.chunk + 6) * self.Fp
 
 @lru_cache(32)
-def plan_windows(x_shape, w_shape, stride, pad, itemsize):
+def plan_windows(x_shape, w_shape, stride, pad, itemsize, bands):
     "The plan for these shapes, from the last time if that is not long ago."
-    return Windows(x_shape, w_shape, stride, pad, itemsize)
+    return Windows(x_shape, w_shape, stride, pad, itemsize, bands)
 
 # %% ../../nbs/kernels/04_windows.ipynb #b9efff2c
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def pad_planes(x: cython.pointer(Real), g: Windows, planes: cython.pointer(Real)) -> cython.void:
-    "One image (C, H, W) into the inside of zero-bordered planes (C, Hp, Wp)."
+def pad_planes(x: cython.pointer(Real), g: Windows, i0: Int, i1: Int, planes: cython.pointer(Real)) -> cython.void:
+    "What results of rows i0 to i1 - 1 need of an image (C, H, W), into the inside of zero-bordered planes (C, Hp, Wp)."
+    first, last = max(0, i0 * g.S - g.P), min(g.H, (i1 - 1) * g.S + g.HH - g.P)
     for c in range(g.C):
-        inside = planes + (c * g.plane + g.P * g.Wp + g.P)
-        for i in range(g.H):
-            for j in range(g.W): inside[i * g.Wp + j] = x[j]
-            x = x + g.W
+        for i in range(first, last):
+            row, inside = x + (c * g.H + i) * g.W, planes + (c * g.plane + (i + g.P) * g.Wp + g.P)
+            for j in range(g.W): inside[j] = row[j]
 
 # %% ../../nbs/kernels/04_windows.ipynb #dea5aec5
 def pack_filters(w: Real[::1], panels: Real[::1], g: Windows):
@@ -73,31 +76,33 @@ def packed_filters(w, b, g: Windows):
     return panels
 
 # %% ../../nbs/kernels/04_windows.ipynb #206ff294
-def forward_windows(x: Real[::1], panels: Real[::1], out: Real[::1], room: Real[::1], g: Windows, n0: Int, n1: Int):
-    "Images n0 to n1 - 1."
+def forward_windows(x: Real[::1], panels: Real[::1], out: Real[::1], room: Real[::1], g: Windows, k0: Int, k1: Int):
+    "Bands k0 to k1 - 1 of all images."
     images, w, results, planes = pointer(x), pointer(panels), pointer(out), pointer(room)
     sheet = planes + g.images * g.planes
-    n: Int = n0
+    k: Int = k0
     with cython.nogil:
         zero(planes, g.images * g.planes)
-        while n < n1:
-            count = min(g.images, n1 - n)
-            for i in range(count): pad_planes(images + (n + i) * g.C * g.H * g.W, g, planes + i * g.planes)
-            q: Int = 0
-            while q < g.Q:
-                M = min(g.chunk, g.Q - q)  # all of an image if there are several
+        while k < k1:
+            count, n, row = min(g.images, k1 - k), k // g.bands, k % g.bands * g.high
+            end = min(g.Ho, row + g.high)
+            for i in range(count): pad_planes(images + (n + i) * g.C * g.H * g.W, g, row, end, planes + i * g.planes)
+            q: Int = row * g.Wo
+            while q < end * g.Wo:
+                M = min(g.chunk, end * g.Wo - q)  # all of an image if there are several
                 size: Size = Size(count * M, g.K, g.Fp, 0, 0, g.Fp, 6144 // widest_of(itemsize(w)))
                 product(planes, g.places + q, g.taps, w, w + g.K * g.Fp, sheet, size)
                 for i in range(count): transpose(sheet + i * M * g.Fp, M, g.F, g.Fp, results + ((n + i) * g.F * g.Q + q), g.Q)
                 q += M
-            n += count
+            k += count
 
 # %% ../../nbs/kernels/04_windows.ipynb #6a3ded6a
 def windows_forward(x, w, b, stride, pad, team):
     "The output of a convolution."
-    g: Windows = plan_windows(x.shape, w.shape, stride, pad, x.itemsize)
+    s: Shape = Shape(x.shape, w.shape, stride, pad)
+    g: Windows = plan_windows(x.shape, w.shape, stride, pad, x.itemsize, team.bands(s.N, s.Q * s.K * s.F))
     out, panels = empty((g.N, g.F, g.Ho, g.Wo), x.dtype), packed_filters(w, b, g)
     images, results = x.reshape(-1), out.reshape(-1)
-    def task(n0, n1): forward_windows(images, panels, results, scratch_space(g.space, x.dtype), g, n0, n1)
-    team.share(task, g.N, team.grain(g.N, g.Q * g.K * g.F, g.images))
+    def task(k0, k1): forward_windows(images, panels, results, scratch_space(g.space, x.dtype), g, k0, k1)
+    team.share(task, g.N * g.bands, team.grain(g.N * g.bands, g.Q * g.K * g.F // g.bands, g.images))
     return out

@@ -69,6 +69,7 @@ class Winograd(Shape):
     Cp: Int; Fp: Int             # channels and filters, in full vectors
     th: Int; tw: Int             # patches of 2 x 2 outputs, down and across
     Wp: Int; pixels: Int         # columns and numbers of one padded image (Hp, Wp, Cp)
+    bands: Int; high: Int        # of an image; rows of patches in each but the last
     band: Int; group: Int        # rows of patches worked on at once, images that many rows need
     patches: Int                 # in such a band, with room for a last tile
     v_plane: Int; m_plane: Int   # numbers in one of 16 planes of transformed patches, and of their products
@@ -76,14 +77,17 @@ class Winograd(Shape):
     ramp: cython.pointer(Int)    # 0, 1, 2, ...
     space: Int                   # numbers of work space
 
-    def __init__(self, x_shape, w_shape, pad, itemsize):
+    def __init__(self, x_shape, w_shape, pad, itemsize, bands=1):
         Shape.__init__(self, x_shape, w_shape, 1, pad)
         lanes, widest = lanes_of(itemsize), widest_of(itemsize)
         self.Cp, self.Fp = round_up(self.C, lanes), round_up(self.F, lanes)
         self.th, self.tw = (self.Ho + 1) // 2, (self.Wo + 1) // 2
         self.Wp = 2 * self.tw + 2
         self.pixels = (2 * self.th + 2) * self.Wp * self.Cp
+        self.high = (self.th + bands - 1) // bands
+        self.bands = (self.th + self.high - 1) // self.high
         self.band = max(1, min(96, max(48, 12288 // (self.C + self.F))) // self.tw)
+        if self.bands > 1: self.band = min(self.band, self.high)
         self.group = (self.band + self.th - 1) // self.th
         self.patches = round_up(self.band * self.tw, 6)
         self.v_plane, self.m_plane = self.patches * self.Cp + lanes, self.patches * widest + lanes
@@ -92,17 +96,17 @@ class Winograd(Shape):
         self.space = self.group * self.pixels + 16 * self.v_plane + 16 * self.m_plane + 4 * self.patches * widest
 
 @lru_cache(32)
-def plan_winograd(x_shape, w_shape, pad, itemsize):
+def plan_winograd(x_shape, w_shape, pad, itemsize, bands):
     "The plan for these shapes, from the last time if that is not long ago."
-    return Winograd(x_shape, w_shape, pad, itemsize)
+    return Winograd(x_shape, w_shape, pad, itemsize, bands)
 
 # %% ../../nbs/kernels/08_winograd.ipynb #a40168e9
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def pad_pixels(x: cython.pointer(Real), g: Winograd, pixels: cython.pointer(Real)) -> cython.void:
-    "One image (C, H, W) into the inside of a zero-bordered (Hp, Wp, Cp)."
-    for i in range(g.H): transpose(x + i * g.W, g.C, g.W, g.H * g.W, pixels + ((i + g.P) * g.Wp + g.P) * g.Cp, g.Cp)
+def pad_pixels(x: cython.pointer(Real), g: Winograd, u0: Int, u1: Int, pixels: cython.pointer(Real)) -> cython.void:
+    "What rows u0 to u1 - 1 of patches need of an image (C, H, W), into the inside of a zero-bordered (Hp, Wp, Cp)."
+    for i in range(max(0, 2 * u0 - g.P), min(g.H, 2 * u1 + 2 - g.P)): transpose(x + i * g.W, g.C, g.W, g.H * g.W, pixels + ((i + g.P) * g.Wp + g.P) * g.Cp, g.Cp)
 
 @cython.cfunc
 @cython.nogil
@@ -167,8 +171,8 @@ def store_rows(sheet: cython.pointer(Real), g: Winograd, u0: Int, u1: Int, W: In
         u += last - i
 
 # %% ../../nbs/kernels/08_winograd.ipynb #46da9da7
-def forward_winograd(x: Real[::1], others: tuple, g: Winograd, n0: Int, n1: Int):
-    "Images n0 to n1 - 1. False if a result is not finite."
+def forward_winograd(x: Real[::1], others: tuple, g: Winograd, k0: Int, k1: Int):
+    "Bands k0 to k1 - 1 of all images. False if a result is not finite."
     panels: Real[::1] = others[0]
     out: Real[::1] = others[1]
     room: Real[::1] = others[2]
@@ -178,42 +182,45 @@ def forward_winograd(x: Real[::1], others: tuple, g: Winograd, n0: Int, n1: Int)
     sheet = m + 16 * g.m_plane
     bias = w + 16 * g.C * g.Fp
     fine: cython.bint = True
-    n: Int = n0
+    k: Int = k0
     with cython.nogil:
         zero(pixels, g.group * g.pixels)
-        while n < n1:
-            count = min(g.group, n1 - n)
-            for i in range(count): pad_pixels(images + (n + i) * g.C * g.H * g.W, g, pixels + i * g.pixels)
-            u: Int = 0
-            while u < count * g.th:
-                rows = min(g.band, count * g.th - u)
+        while k < k1:
+            count, n, first = min(g.group, k1 - k), k // g.bands, k % g.bands * g.high
+            end = min(count * g.th, first + count * g.high)
+            for i in range(count): pad_pixels(images + (n + i) * g.C * g.H * g.W, g, first, min(g.th, end), pixels + i * g.pixels)
+            u: Int = first
+            while u < end:
+                rows = min(g.band, end - u)
                 transform_patches(pixels, g, u, u + rows, v)
                 f: Int = 0
                 while f < g.Fp:
                     W = panel_width(g.Fp - f, itemsize(w))
                     size: Size = Size(rows * g.tw, g.C, W, W, 0, W, g.C)
-                    for k in range(16): product(v + k * g.v_plane, g.rows, g.ramp, w + (f * 16 + k * W) * g.C, bias + g.Fp, m + k * g.m_plane, size)
+                    for i in range(16): product(v + i * g.v_plane, g.rows, g.ramp, w + (f * 16 + i * W) * g.C, bias + g.Fp, m + i * g.m_plane, size)
                     store_patches(m, g, u, u + rows, W, bias + f, sheet)
                     store_rows(sheet, g, u, u + rows, W, min(W, g.F - f), results + (n * g.F + f) * g.Q)
                     f += W
                 u += rows
-            if not finite(results + n * g.F * g.Q, count * g.F * g.Q): fine = False
-            n += count
+            for f in range(count * g.F):
+                if not finite(results + ((n * g.F + f) * g.Q + 2 * first * g.Wo), (min(g.Ho, 2 * end) - 2 * first) * g.Wo): fine = False
+            k += count
     return fine
 
 # %% ../../nbs/kernels/08_winograd.ipynb #6dae7f97
 def winograd_images(x, w, b, pad, rotate, team):
     "The output of a convolution, or, with `rotate` and without b, of the one that makes dx from dout; None if it is not finite."
     F, C = (w.shape[1], w.shape[0]) if rotate else w.shape[:2]
-    g: Winograd = plan_winograd(x.shape, (F, C, 3, 3), pad, x.itemsize)
+    s: Shape = Shape(x.shape, (F, C, 3, 3), 1, pad)
+    g: Winograd = plan_winograd(x.shape, (F, C, 3, 3), pad, x.itemsize, team.bands(s.N, s.Q * 4 * C * F))
     panels, turned = aligned(16 * C * g.Fp + g.Fp + widest_of(x.itemsize), x.dtype), aligned(9 * C * g.Fp, x.dtype)
     panels[16 * C * g.Fp:] = 0
     if b is not None: panels[16 * C * g.Fp:][:F] = b
     weights, out = w.reshape(-1), empty((g.N, F, g.Ho, g.Wo), x.dtype)
-    team.share(lambda c0, c1: pack_winograd(weights, panels, turned, g, rotate, c0, c1), C, 64)
+    team.share(lambda c0, c1: pack_winograd(weights, panels, turned, g, rotate, c0, c1), C, team.grain(C, 500 * g.F))
     images, results = x.reshape(-1), out.reshape(-1)
-    def task(n0, n1): return forward_winograd(images, (panels, results, scratch_space(g.space, x.dtype)), g, n0, n1)
-    return out if team.share(task, g.N, team.grain(g.N, g.Q * g.K * g.F)) else None
+    def task(k0, k1): return forward_winograd(images, (panels, results, scratch_space(g.space, x.dtype)), g, k0, k1)
+    return out if team.share(task, g.N * g.bands, team.grain(g.N * g.bands, g.Q * 4 * C * F // g.bands)) else None
 
 def winograd_forward(x, w, b, stride, pad, team):
     "The output of a convolution with filters of 3 x 3 at stride 1, or None if it is not finite."

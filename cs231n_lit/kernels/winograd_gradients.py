@@ -14,7 +14,7 @@ import numpy as np
 
 from .memory import aligned, empty, scratch_space, transpose, zero
 from .share import Sums, Team
-from .tile import Int, Pointer, Real, Size, itemsize, lanes_of, pointer, product, round_up
+from .tile import Int, Pointer, Real, Shape, Size, itemsize, lanes_of, pointer, product, round_up
 from .window_gradients import add_db
 from .winograd import Winograd, pad_pixels, sandwich, transform_patches, winograd_images
 
@@ -26,24 +26,24 @@ class WinogradGradients(Winograd):
     y_plane: Int                 # numbers in one of 16 planes of transformed dout
     d_pixels: Int                # numbers in dout, made even, with filters innermost
 
-    def __init__(self, x_shape, w_shape, pad, itemsize):
-        Winograd.__init__(self, x_shape, w_shape, pad, itemsize)
+    def __init__(self, x_shape, w_shape, pad, itemsize, bands=1):
+        Winograd.__init__(self, x_shape, w_shape, pad, itemsize, bands)
         self.Cr, self.y_plane = round_up(self.C, 6), self.patches * self.Fp + lanes_of(itemsize)
         self.d_pixels = 4 * self.th * self.tw * self.Fp
         self.space = self.group * (self.pixels + self.d_pixels) + 16 * (self.v_plane + self.y_plane)
 
 @lru_cache(32)
-def plan_winograd_gradients(x_shape, w_shape, pad, itemsize):
+def plan_winograd_gradients(x_shape, w_shape, pad, itemsize, bands):
     "The plan for these shapes, from the last time if that is not long ago."
-    return WinogradGradients(x_shape, w_shape, pad, itemsize)
+    return WinogradGradients(x_shape, w_shape, pad, itemsize, bands)
 
 # %% ../../nbs/kernels/09_winograd_gradients.ipynb #26a33e25
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def turn_dout(dout: cython.pointer(Real), g: WinogradGradients, d: cython.pointer(Real)) -> cython.void:
-    "dout of one image, made even, with its filters innermost."
-    for r in range(g.Ho): transpose(dout + r * g.Wo, g.F, g.Wo, g.Q, d + r * 2 * g.tw * g.Fp, g.Fp)
+def turn_dout(dout: cython.pointer(Real), g: WinogradGradients, u0: Int, u1: Int, d: cython.pointer(Real)) -> cython.void:
+    "Rows u0 to u1 - 1 of blocks of one image's dout, made even, with its filters innermost."
+    for r in range(2 * u0, min(g.Ho, 2 * u1)): transpose(dout + r * g.Wo, g.F, g.Wo, g.Q, d + r * 2 * g.tw * g.Fp, g.Fp)
 
 @cython.cfunc
 @cython.nogil
@@ -58,8 +58,8 @@ def spread_dout(d: cython.pointer(Real), g: WinogradGradients, u0: Int, u1: Int,
             y = y + g.Fp
 
 # %% ../../nbs/kernels/09_winograd_gradients.ipynb #ed6951cc
-def backward_winograd(x: Real[::1], others: tuple, db: cython.double[::1], g: WinogradGradients, n0: Int, n1: Int):
-    "Sums 16 x (Cr, Fp) over images n0 to n1 - 1, and the gradient of b."
+def backward_winograd(x: Real[::1], others: tuple, db: cython.double[::1], g: WinogradGradients, k0: Int, k1: Int):
+    "Sums 16 x (Cr, Fp) over bands k0 to k1 - 1 of all images, and the gradient of b."
     dout: Real[::1] = others[0]
     sums: Real[::1] = others[1]
     room: Real[::1] = others[2]
@@ -68,28 +68,30 @@ def backward_winograd(x: Real[::1], others: tuple, db: cython.double[::1], g: Wi
     v = pixels + g.group * g.pixels
     y = v + 16 * g.v_plane
     d = y + 16 * g.y_plane
-    n: Int = n0
+    k: Int = k0
     with cython.nogil:
         zero(pixels, g.group * g.pixels)
         zero(d, g.group * g.d_pixels)
         zero(total, 16 * g.Cr * g.Fp)
-        while n < n1:
-            count = min(g.group, n1 - n)
+        while k < k1:
+            count, n, first = min(g.group, k1 - k), k // g.bands, k % g.bands * g.high
+            end = min(count * g.th, first + count * g.high)
+            last = min(g.th, end)
             for i in range(count):
-                pad_pixels(images + (n + i) * g.C * g.H * g.W, g, pixels + i * g.pixels)
-                add_db(upstream + (n + i) * g.F * g.Q, g.Q, g, pb)
-                turn_dout(upstream + (n + i) * g.F * g.Q, g, d + i * g.d_pixels)
-            u: Int = 0
-            while u < count * g.th:
-                rows = min(g.band, count * g.th - u)
+                pad_pixels(images + (n + i) * g.C * g.H * g.W, g, first, last, pixels + i * g.pixels)
+                add_db(upstream + ((n + i) * g.F * g.Q + 2 * first * g.Wo), (min(g.Ho, 2 * last) - 2 * first) * g.Wo, g, pb)
+                turn_dout(upstream + (n + i) * g.F * g.Q, g, first, last, d + i * g.d_pixels)
+            u: Int = first
+            while u < end:
+                rows = min(g.band, end - u)
                 transform_patches(pixels, g, u, u + rows, v)
                 spread_dout(d, g, u, u + rows, y)
                 size: Size = Size(g.C, rows * g.tw, g.Fp, g.Fp, g.Fp, g.Fp, rows * g.tw)
-                for k in range(16):
-                    corner = total + k * g.Cr * g.Fp
-                    product(v + k * g.v_plane, g.ramp, g.rows, y + k * g.y_plane, corner, corner, size)
+                for i in range(16):
+                    corner = total + i * g.Cr * g.Fp
+                    product(v + i * g.v_plane, g.ramp, g.rows, y + i * g.y_plane, corner, corner, size)
                 u += rows
-            n += count
+            k += count
 
 # %% ../../nbs/kernels/09_winograd_gradients.ipynb #c2eac29d
 def gather_filters(sums: Real[::1], dw: Real[::1], turned: Real[::1], g: WinogradGradients, parts: Int, c0: Int, c1: Int):
@@ -110,14 +112,15 @@ def gather_filters(sums: Real[::1], dw: Real[::1], turned: Real[::1], g: Winogra
 
 def winograd_backward(dout, x, w, stride, pad, need_dx, team):
     "dx (None unless needed), dw and db of a convolution with filters of 3 x 3 at stride 1; None if some of them is not finite."
-    g: WinogradGradients = plan_winograd_gradients(x.shape, w.shape, pad, x.itemsize)
+    s: Shape = Shape(x.shape, w.shape, 1, pad)
+    g: WinogradGradients = plan_winograd_gradients(x.shape, w.shape, pad, x.itemsize, team.bands(s.N, s.Q * 4 * s.C * s.F))
     images, upstream = x.reshape(-1), dout.reshape(-1)
-    def task(n0, n1, sums, db): backward_winograd(images, (upstream, sums, scratch_space(g.space, x.dtype)), db, g, n0, n1)
-    total = Sums(team, g.N, team.grain(g.N, g.Q * g.K * g.F), (16, g.Cr, g.Fp), g.F, x.dtype)
+    def task(k0, k1, sums, db): backward_winograd(images, (upstream, sums, scratch_space(g.space, x.dtype)), db, g, k0, k1)
+    total = Sums(team, g.N * g.bands, team.grain(g.N * g.bands, g.Q * 4 * g.C * g.F // g.bands), (16, g.Cr, g.Fp), g.F, x.dtype)
     db = total.fill(task)
     dw, turned = empty(w.shape, x.dtype), aligned(9 * g.C * g.Fp, x.dtype)
     sums, result = total.each.reshape(-1), dw.reshape(-1)
-    team.share(lambda c0, c1: gather_filters(sums, result, turned, g, total.parts, c0, c1), g.C, 64)
+    team.share(lambda c0, c1: gather_filters(sums, result, turned, g, total.parts, c0, c1), g.C, team.grain(g.C, 500 * g.F))
     if not np.isfinite(dw).all(): return None
     dx = winograd_images(dout, w, None, 2 - pad, True, team) if need_dx else None
     return None if need_dx and dx is None else (dx, dw, db)
