@@ -8,6 +8,7 @@ import pytest
 from cs231n_lit import exercises
 from cs231n_lit._probes import EXERCISES, ours
 from cs231n_lit.exercises import check, hints, mistakes, solution
+from right_ways import WAYS
 
 WRITTEN = list(EXERCISES)
 CATALOGUE = [(name, key) for name in WRITTEN for key in mistakes(name)]
@@ -57,37 +58,6 @@ def test_hints_are_steps(name):
 
 
 # ------------------------------------------------------------ what a learner may do to `check`
-
-def loops(dout, cache):
-    x, w, b = cache
-    rows, dx, dw, db = x.reshape(len(x), -1), np.zeros((len(x), len(w))), np.zeros(w.shape), np.zeros(b.shape)
-    for n, d, m in np.ndindex(*rows.shape, len(b)):
-        dx[n, d] += dout[n, m] * w[d, m]
-        dw[d, m] += rows[n, d] * dout[n, m]
-    for n in range(len(x)): db += dout[n]
-    return dx.reshape(x.shape), dw, db
-
-
-def einsum(dout, cache):
-    x, w, b = cache
-    return (np.einsum("nm,dm->nd", dout, w).reshape(x.shape), np.einsum("nd,nm->dm", x.reshape(len(x), -1), dout), np.einsum("nm->m", dout))
-
-
-def in_float32(dout, cache):
-    x, w, b = (a.astype(np.float32) for a in cache)
-    d = dout.astype(np.float32)
-    return (d @ w.T).reshape(x.shape), x.reshape(len(x), -1).T @ d, d.sum(0)
-
-
-def in_a_list(dout, cache):
-    x, w, _ = cache
-    return [np.dot(dout, w.T).reshape(x.shape), np.dot(x.reshape(x.shape[0], -1).T, dout), np.ones(len(dout)) @ dout]
-
-
-@pytest.mark.parametrize("way", [loops, einsum, in_float32, in_a_list])
-def test_other_right_ways_raise_no_alarm(way):
-    for seed in range(5): assert check(way, name="affine_backward", seed=seed).passed
-
 
 def test_a_cache_of_ones_own():
     "Whoever writes both functions may keep in the cache what they like."
@@ -322,3 +292,29 @@ def test_infinite_time_sets_no_limit():
     import sys
     before = sys.gettrace()
     assert check(relu_forward, seconds=float("inf")).passed
+
+
+# ------------------------------------------------------------ other right ways
+
+ALL_WAYS = [pytest.param(name, functions, id=f"{name}-{functions[-1].__name__}") for name, every in WAYS.items() for functions in every]
+
+
+def test_every_exercise_has_other_right_ways():
+    assert set(WAYS) == set(WRITTEN) and min(len({f[-1] for f in every}) for every in WAYS.values()) >= 3
+
+
+@pytest.mark.parametrize("name, functions", ALL_WAYS)
+def test_other_right_ways_raise_no_alarm(name, functions):
+    for seed in range(3):
+        report = check(*functions, name=name, seed=seed)
+        assert report.passed, report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WAYS)
+def test_other_right_ways_raise_no_alarm_in_a_thousand_runs(name):
+    every, alarms = WAYS[name], []
+    for run in range(1000):
+        functions, seed = every[run % len(every)], 3 + run // len(every)
+        if not check(*functions, name=name, seed=seed).passed: alarms.append((functions[-1].__name__, seed))
+    assert alarms == []
