@@ -261,16 +261,17 @@ def _mistaken(name, key, number, seed=0):
     ex, function = EXERCISES[name], _compiled(name, _catalogue(name)[key].source)
     with _put_back(): return _observe(Plain(function), ex, cases(ex, seed)[number], ours(ex.forward) if ex.forward else None)
 
-def _exactly_one(name, seen, given, seed, part=None, right=False, aside=()):
-    "The one known mistake whose answers these are, if there is one. With `part`, only that part of the answers is looked at, and what stands in `aside` is not. With `right`, it is a right way."
-    found = {key: m for key, m in _catalogue(name).items() if m.right == right}
+def _exactly_one(name, seen, given, seed, part=None, fine=False, aside=()):
+    "The one known mistake whose answers these are, if there is one. With `part`, it is the mistake of that part, and may leave others as they should be. What stands in `aside` is not looked at. With `fine`, it is a right way."
+    found = {key: m for key, m in _catalogue(name).items() if m.right == fine}
+    wanted = right(name, seed) if part else []
     held = [n for n, case in enumerate(given) if not case.remark and n < len(seen)]
     for numbers in held, [n for n in range(len(seen)) if given[n].remark]:
         for n in numbers:
             if len(found) <= 1 and numbers is not held: break
             def same(key):
                 theirs = _mistaken(name, key, n, seed)
-                if part: return part in theirs and part in seen[n] and agree(seen[n][part], theirs[part])
+                if part: return part in theirs and part in seen[n] and agree(seen[n][part], theirs[part]) and all(agree(seen[n].get(k, v), v) for k, v in theirs.items() if k in wanted[n] and not agree(v, wanted[n][k]))
                 return not set(_wrong(seen[n], theirs, given[n])) - set(aside)
             found = {key: m for key, m in found.items() if same(key)}
     return next(iter(found.values())) if len(found) == 1 else None
@@ -582,7 +583,7 @@ def _judged(ex, function, call, passed, given, expected, seed):
             if seen[0].get("trouble") in ("time", "unwritten", "exit"): break
         if seen[0].get("trouble") in ("time", "unwritten", "exit"): break
     given, seen, forward, own = max((t for t in tries if t[3] == tries[0][3]), key=lambda t: sum(not _wrong(*three) for three in zip(t[1], expected, t[0])))
-    if way := _exactly_one(ex.name, seen, given, seed, right=True): return Report(ex.name, True, words=[_praise(given)], remarks=[way.why, *_remarks(ex, seen, expected, given)])
+    if way := _exactly_one(ex.name, seen, given, seed, fine=True): return Report(ex.name, True, words=[_praise(given)], remarks=[way.why, *_remarks(ex, seen, expected, given)])
     if all(s.get("trouble") == "unwritten" for s in seen): return Report(ex.name, written=False)
     if own:
         unwritten, words = _forward_first(ex, forward, given, seed)
@@ -882,7 +883,7 @@ def exercise(args: Any,  # the options of `cs231n-lit exercise`
     "List the exercises, or write a page as an exercise into the current folder."
     if not args.page: return _list_exercises() or 0
     page = _title(_module(args.page))
-    if args.solution and args.page in EXERCISES: return print(_own_source(args.page).strip()) or 0
+    if args.solution and args.page in EXERCISES: return print(solution(args.page)) or 0
     path = Path(f"{page}_solution.ipynb" if args.solution else f"{page}.ipynb")
     _write(path, json.dumps(notebook(page, args.solution), indent=1, ensure_ascii=False) + "\n", args.force)
     if not Path(PROGRESS).exists(): Path(PROGRESS).write_text(json.dumps({"solved": []}), encoding="utf-8")
