@@ -10,7 +10,7 @@ PY := $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND ?= agg
 
-.PHONY: help docs test test-slow test-browser train bench fuzz sanitize mutate coverage preview prepare setup clean
+.PHONY: help docs test test-slow test-browser train bench fuzz sanitize mutate coverage release preview prepare setup clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 14
@@ -52,6 +52,9 @@ coverage: setup ## which lines and branches do the pages and the tests run?
 	$(PY) -m coverage run $(BIN)/nbdev_test --n_workers 0
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
+
+release: setup ## give the changes a version and today's date, everywhere at once (VERSION=0.2.0)
+	$(PY) scripts/release.py $(VERSION)
 
 preview: docs ## serve the built site on http://localhost:8000
 	$(PY) -m http.server 8000 --bind 127.0.0.1 --directory docs

@@ -4,7 +4,9 @@ The kernels are optional: where there is no C compiler the build goes on without
 package computes the same with NumPy. Copies, C files and finished modules stay in build/kernels, so that a
 second build compiles only what changed. Flags in the environment variable CS231N_LIT_CFLAGS come last when
 compiling and linking, in a build folder of their own: `make sanitize` builds that way. CS231N_LIT_TARGETS names
-some of v1, v3 and v4, where not all are needed.
+some of v1, v3 and v4, where not all are needed. CS231N_LIT_PURE=1 leaves them all out: a wheel for any machine.
+On Windows they need clang-cl, with Visual Studio's headers and linker: the loops are written for compilers that can be
+told how far to unroll, and MSVC cannot.
 """
 import ast, configparser, hashlib, json, os, platform, re, shutil, subprocess, sys, tempfile
 from importlib.metadata import version
@@ -23,6 +25,7 @@ TARGETS = {'v1': ('x86-64' if X86 else platform.machine(), 16, []),
            'v3': ('x86-64-v3', 32, ['-march=x86-64-v3']),
            'v4': ('x86-64-v4', 64, ['-march=x86-64-v4', '-mprefer-vector-width=512'])}
 EXTRA = os.environ.get('CS231N_LIT_CFLAGS', '').split()
+PURE = os.environ.get('CS231N_LIT_PURE', '') not in ('', '0')
 # Flags used where the compiler has them. None of them changes a result (so no -ffast-math): NaN, infinity and
 # rounding stay as written. Those of the convolution keep compilers from rearranging the loops over one vector
 # (unrolling, splitting, jamming them) before they vectorise them, which costs a factor of ten and more.
@@ -38,6 +41,17 @@ SOURCES = {'conv': ['tile', 'memory', 'share', 'windows', 'window_gradients', 's
            'layers': ['tile', 'memory', 'traffic', 'pooling', 'norms', 'updates']}
 DIRECTIVES = dict(language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, nonecheck=False,
                   cdivision=True, binding=False, infer_types=True)
+
+
+def clang_cl(cl):
+    "Clang in the place of Microsoft's cl.exe: from the PATH, or from where Visual Studio's installer puts it; None if it is nowhere."
+    beside = [str(tools/'Llvm'/'x64'/'bin') for tools in Path(cl).parents[5:6]]  # cl.exe is in Tools/MSVC/14.x/bin/Hostx64/x64
+    return shutil.which('clang-cl') or shutil.which('clang-cl', path=os.pathsep.join(beside))
+
+
+def spelled(flags, like):
+    "Flags as the compiler takes them: clang-cl wants a mark on those that cl.exe has not."
+    return [f'/clang:{f}' for f in flags] if like == 'msvc' else list(flags)
 
 
 def digest(*texts): return hashlib.sha256('\0'.join(texts).encode()).hexdigest()[:16]
@@ -71,14 +85,15 @@ class build_kernels(build_ext):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.compiler_name = self.compiler_version()
-            flags = {kernel: [f for group in FLAGS + own if self.accepts(group) for f in group] for kernel, own in FLAGS_OF.items()}
+            flags = {kernel: self.accepted(FLAGS + own) for kernel, own in FLAGS_OF.items()}
         except Exception as e:
             for ext in self.extensions: Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
             self.extensions, self.failed = [], [f'no usable C compiler ({e})']
             return self.report()
         asked = os.environ.get('CS231N_LIT_TARGETS', ' '.join(TARGETS)).split()
-        targets = [t for t, (_, _, extra) in TARGETS.items() if t in asked and (not extra or self.accepts(extra))]
-        self.flags = {f'_{kernel}_{t}': f + TARGETS[t][2] + EXTRA for kernel, f in flags.items() for t in targets}
+        targets = {t: self.accepted([extra]) for t, (_, _, extra) in TARGETS.items() if t in asked}
+        targets = {t: f for t, f in targets.items() if f or not TARGETS[t][2]}
+        self.flags = {f'_{kernel}_{t}': f + own + EXTRA for kernel, f in flags.items() for t, own in targets.items()}
         self.extensions[:] = [e for e in self.extensions if e.name == SHARED or e.name.rpartition('.')[2] in self.flags]
         self.parallel = self.parallel or min(len(self.extensions), os.cpu_count() or 1)
         super().build_extensions()
@@ -88,21 +103,29 @@ class build_kernels(build_ext):
         if not self.failed: return
         print('\n'.join(['', '*' * 78, 'cs231n_lit: compiled kernels left out:', *sorted(set(self.failed)),
               'The package works without them, on NumPy, and slower. To get them, install a C compiler (Debian, Ubuntu:',
-              'apt install gcc; macOS: xcode-select --install) and install the package again.', '*' * 78, '']), file=sys.stderr)
+              'apt install gcc; macOS: xcode-select --install; Windows: Visual Studio, with "C++ Clang tools for Windows")',
+              'and install the package again.', '*' * 78, '']), file=sys.stderr)
 
     def compiler_version(self):
         "The compiler's name and version; an error where there is none."
         if self.compiler.compiler_type == 'msvc':
             self.compiler.initialize()
-            return 'MSVC'
-        return subprocess.run([self.compiler.compiler[0], '--version'], check=True, capture_output=True, text=True).stdout.split('\n')[0]
+            if not (found := clang_cl(self.compiler.cc)): raise RuntimeError('there is no clang-cl, and MSVC alone does not do')
+            self.compiler.cc = found
+        command = [self.compiler.cc] if self.compiler.compiler_type == 'msvc' else self.compiler.compiler
+        return subprocess.run([command[0], '--version'], check=True, capture_output=True, text=True).stdout.split('\n')[0]
+
+    def accepted(self, groups):
+        "Of groups of flags, all flags of those that the compiler takes, as it takes them."
+        groups = [spelled(group, self.compiler.compiler_type) for group in groups]
+        return [f for group in groups if self.accepts(group) for f in group]
 
     def accepts(self, flags):
         "Does the compiler take these flags?"
-        if self.compiler.compiler_type == 'msvc': return False
         with tempfile.TemporaryDirectory() as d:
             (Path(d)/'t.c').write_text('int f(int x) { return x + 1; }\n')
-            cmd = [*self.compiler.compiler_so, '-Werror', *flags, '-c', f'{d}/t.c', '-o', f'{d}/t.o']
+            if self.compiler.compiler_type == 'msvc': cmd = [self.compiler.cc, '/WX', *flags, '/c', f'{d}/t.c', f'/Fo{d}/t.obj']
+            else: cmd = [*self.compiler.compiler_so, '-Werror', *flags, '-c', f'{d}/t.c', '-o', f'{d}/t.o']
             return subprocess.run(cmd, capture_output=True).returncode == 0
 
     def build_extension(self, ext):
@@ -111,7 +134,7 @@ class build_kernels(build_ext):
         kept, stamp = self.folder/built.name, self.folder/f'{name}.stamp'
         try:
             source = None if ext.name == SHARED else self.copy_source(name)
-            ext.extra_compile_args = ['-O1', *EXTRA] if ext.name == SHARED else self.flags[name]
+            ext.extra_compile_args = spelled(['-O1'], self.compiler.compiler_type) + EXTRA if ext.name == SHARED else self.flags[name]
             ext.extra_link_args = EXTRA
             state = digest(source.read_text(encoding='utf8') if source else '', repr(ext.extra_compile_args), repr(DIRECTIVES),
                            sys.version, self.compiler_name, version('cython'))
@@ -201,6 +224,6 @@ setup(
     packages=find_namespace_packages(include=['cs231n_lit', 'cs231n_lit.*']),
     include_package_data=True,
     zip_safe=False,
-    ext_modules=[Extension(name, [], optional=True) for name in [SHARED, *(f'cs231n_lit.kernels._{k}_{t}' for k in SOURCES for t in TARGETS)]],
+    ext_modules=[] if PURE else [Extension(name, [], optional=True) for name in [SHARED, *(f'cs231n_lit.kernels._{k}_{t}' for k in SOURCES for t in TARGETS)]],
     cmdclass={'build_ext': build_kernels, 'build_py': build_with_pages, 'sdist': sdist_with_pages},
 )

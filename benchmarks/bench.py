@@ -1,6 +1,9 @@
-"""Every fast layer beside NumPy, PyTorch and the naive loops, in one run.
+"""Every fast layer beside NumPy, PyTorch (as it is, with channels last, and compiled by torch.compile) and the naive loops.
 
-    python benchmarks/bench.py [--cases c1 v2 pool_A …] [--visits 3] [--rounds 5] [--torch-python PATH] [--out FILE]
+    python benchmarks/bench.py [--only conv/v1 pool …] [--visits 2] [--rounds 3] [--torch-python PATH] [--out FILE]
+
+In one run, or in pieces: `--only pool norm step`, and later `--only conv/v --add`, which keeps what the file has of other cases. Each case
+is compared within its piece.
 
 Each implementation runs in a process of its own, one for each number of threads. All are alive at once and take turns, a few calls
 at a time, so that whatever else the machine does hits all of them alike. Each case is visited several times, minutes apart, because
@@ -29,7 +32,9 @@ CONV = {  # N C H W, F HH WW, stride, pad
 POOL = {"A": ((100, 3, 32, 32), 2, 2), "B": ((50, 32, 32, 32), 2, 2), "C": ((64, 64, 33, 33), 3, 2)}  # images, window, stride
 NORM = (64, 32, 32, 32)
 PAUSE = .1  # seconds; OpenMP's and OpenBLAS's threads sleep after less
+EPOCH = 98  # steps timed of an epoch's 980
 BATCH = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+ALONE = {"v1": CONV["v1"], "v2": CONV["v2"], "m1": ((1, 32, 32, 32), (64, 5, 5), 1, 2), "m2": ((1, 3, 64, 64), (32, 7, 7), 1, 3), "m3": ((1, 128, 32, 32), (128, 1, 1), 1, 0)}
 
 
 def all_cases():
@@ -38,21 +43,25 @@ def all_cases():
     cases += [f"pool/{name}/{part}/float32" for name in POOL for part in ("forward", "backward")]
     cases += [f"norm/batch/{part}/float32" for part in ("forward", "backward")]
     cases += ["step/adam/both/float32", "step/adam_fused/both/float32"]
-    return cases + [f"batch/{n}/forward/float32" for n in BATCH] + ["epoch/cifar10/both/float32"]
+    cases += [f"alone/{name}/{part}/float32" for name in ALONE for part in ("forward", "backward")]
+    return cases + [f"batch/{n}/forward/float32" for n in BATCH] + ["epoch/cifar10/both/float32", "sweep/16/both/float32"]
 
 
 def case_conv(kind, name):
-    "The convolution behind a case; `batch` is v1 with another N."
+    "The convolution behind a case; `batch` is v1 with another N, `alone` is for a single image."
     if kind == "conv": return CONV[name]
-    (_, *chw), *rest = CONV["v1"]
-    return (int(name), *chw), *rest
+    (_, *chw), *rest = CONV["v1"] if kind == "batch" else ALONE[name]
+    return (int(name) if kind == "batch" else 1, *chw), *rest
+
+
+COMPILED = [f"{case}/{part}/float32" for case in ("conv/v1", "pool/B", "norm/batch") for part in ("forward", "backward")] + ["step/adam/both/float32", "step/adam_fused/both/float32"]
 
 
 def operations(case):
     "Arithmetic operations, and the fewest bytes that have to move: each input read once, each output written once."
     kind, name, part, dtype = case.split("/")
     size = 4 if dtype == "float32" else 8
-    if kind in ("conv", "batch"):
+    if kind in ("conv", "batch", "alone"):
         (N, C, H, W), (F, HH, WW), S, P = case_conv(kind, name)
         places = N * ((H + 2*P - HH) // S + 1) * ((W + 2*P - WW) // S + 1)
         flops, x, w, out = 2 * places * F * C * HH * WW, N * C * H * W, F * C * HH * WW, places * F
@@ -89,7 +98,7 @@ def package_calls(case, naive=False):
     kind, name, part, dtype = case.split("/")
     rng = np.random.default_rng(231)
     new = lambda *shape: rng.normal(size=shape).astype(dtype)
-    if kind in ("conv", "batch"):
+    if kind in ("conv", "batch", "alone"):
         (N, C, H, W), (F, HH, WW), S, P = case_conv(kind, name)
         x, w, b, param = new(1 if naive else N, C, H, W), new(F, C, HH, WW), new(F), {"stride": S, "pad": P}
         forward, backward = ((convolution.conv_forward_naive, convolution.conv_backward_naive) if naive else (fast.conv_forward_fast, fast.conv_backward_fast))
@@ -116,50 +125,66 @@ def package_calls(case, naive=False):
         _, grads = model.loss(X, y)
         for p, w in model.params.items():
             model.params[p], configs[p] = optim.adam(w, grads[p], configs.get(p))
-    return step if kind == "step" else one_epoch(step, *cifar10()), 1
+    return (step, 1) if kind == "step" else (one_epoch(step, *cifar10()), 980 / EPOCH)
 
 
 def one_epoch(step, X, y):
-    "A function that makes a step with each of 980 batches of 50, drawn at random."
+    "A function that makes EPOCH of an epoch's 980 steps, with batches of 50 drawn at random."
     import numpy as np
     def epoch():
         rng = np.random.default_rng(231)
-        for _ in range(len(X) // 50):
+        for _ in range(EPOCH):
             batch = rng.choice(len(X), 50)
             step(X[batch], y[batch])
     return epoch
 
 
-def torch_calls(case, channels_last=False):
+def sweep_calls(workers):
+    "Sixteen short trials of a sweep, one thread each, on so many workers; the first call starts the workers' processes."
+    import tempfile
+    from cs231n_lit.sweep import sweep, train_net
+    from functools import partial
+    trials = [{"learning_rate": 1e-3, "num_filters": 8, "filter_size": 3, "hidden_dim": 50, "batch_size": 100, "num_train_samples": 100, "num_val_samples": 100}] * 16
+    def run():
+        with tempfile.TemporaryDirectory() as folder: sweep(partial(train_net, num_epochs=1), trials, out=folder, jobs=workers, verbose=False)
+    return run, 1
+
+
+def torch_calls(case, channels_last=False, compiled=False):
     "The same in PyTorch."
     import torch
     import torch.nn.functional as f
+    from functools import partial
+    if compiled:
+        import torch._functorch.config
+        torch._functorch.config.donated_buffer = False  # or a second backward pass would be refused
     kind, name, part, dtype = case.split("/")
     torch.manual_seed(231)
     place = dict(memory_format=torch.channels_last) if channels_last else {}
     new = lambda *shape: torch.randn(*shape, dtype=getattr(torch, dtype)).requires_grad_()
     images = lambda *shape: torch.randn(*shape, dtype=getattr(torch, dtype)).to(**place).requires_grad_()
-    if kind in ("conv", "batch"):
+    made = torch.compile if compiled else lambda f: f
+    if kind in ("conv", "batch", "alone"):
         shape, (F, HH, WW), S, P = case_conv(kind, name)
         inputs = images(*shape), images(F, shape[1], HH, WW), new(F)
-        forward = lambda: f.conv2d(*inputs, stride=S, padding=P)
+        forward = partial(made(partial(f.conv2d, stride=S, padding=P)), *inputs)
     elif kind == "pool":
         shape, K, S = POOL[name]
         inputs = images(*shape),
-        forward = lambda: f.max_pool2d(*inputs, K, S)
+        forward = partial(made(lambda x: f.max_pool2d(x, K, S)), *inputs)
     elif kind == "norm":
         inputs, mean, var = (images(*NORM), new(NORM[1]), new(NORM[1])), torch.zeros(NORM[1]), torch.zeros(NORM[1])
-        forward = lambda: f.batch_norm(inputs[0], mean, var, *inputs[1:], True)
+        forward = partial(made(lambda x, gamma, beta: f.batch_norm(x, mean, var, gamma, beta, True)), *inputs)
     else:
         net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 7, padding=3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(),
                                   torch.nn.Linear(8192, 500), torch.nn.ReLU(), torch.nn.Linear(500, 10)).to(**place)
-        adam = torch.optim.Adam(net.parameters(), fused=name == "adam_fused" or None)
+        net, adam = made(net), torch.optim.Adam(net.parameters(), fused=name == "adam_fused" or None)
         X, y = torch.randn(50, 3, 32, 32).to(**place), torch.randint(10, (50,))
         def step(X=X, y=y):
             adam.zero_grad(set_to_none=True)
             f.cross_entropy(net(X), y).backward()
             adam.step()
-        return step if kind == "step" else one_epoch(step, *map(torch.from_numpy, cifar10())), 1
+        return (step, 1) if kind == "step" else (one_epoch(step, *map(torch.from_numpy, cifar10())), 980 / EPOCH)
     if part == "forward": return forward, 1
     out = forward()
     dout = torch.randn_like(out)
@@ -189,17 +214,21 @@ def worker(kind):
         case, calls = json.loads(line)
         if case != ready:
             if case.startswith("ceiling"): call, times = ceiling_calls(case)
-            elif kind.startswith("torch"): call, times = torch_calls(case, kind == "torch-last")
+            elif case.startswith("sweep"): call, times = sweep_calls(int(os.environ["CS231N_LIT_NUM_THREADS"]))
+            elif kind.startswith("torch"): call, times = torch_calls(case, kind == "torch-last", kind == "torch-compile")
             else: call, times = package_calls(case, kind == "naive")
             ready = case
         time.sleep(PAUSE)
-        if kind != "naive" and not case.startswith("epoch"): call()
+        if warm_up(kind, case): call()
         taken = []
         for _ in range(calls):
             start = time.perf_counter()
             call()
             taken.append(times * (time.perf_counter() - start))
         print(json.dumps(taken), file=answers, flush=True)
+
+
+def warm_up(kind, case): return kind != "naive" and not case.startswith("epoch")
 
 
 # ---- the parent ---------------------------------------------------------------------------------------------------
@@ -230,29 +259,33 @@ def has_torch(python):
     return subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 0
 
 
-def takes(worker, case):
-    "Is the case one for this worker?"
+def takes(implementation, case):
+    "Is the case one for this implementation?"
     kind, name, _, dtype = case.split("/")
-    if worker.kind in ("ours-avx2", "torch-avx2", "torch-last"): return kind == "conv" and dtype == "float32"
-    if worker.kind == "naive": return kind in ("conv", "pool") and dtype == "float32"
-    if kind == "epoch": return worker.kind in ("ours", "torch")
-    if worker.kind == "numpy" and kind == "batch": return False
-    return worker.kind.startswith("torch") or case != "step/adam_fused/both/float32"
+    if kind == "sweep": return implementation == "ours"
+    if kind == "alone": return implementation in ("ours", "torch", "torch-last")
+    if implementation in ("ours-avx2", "torch-avx2"): return kind == "conv" and dtype == "float32"
+    if implementation == "torch-last": return kind in ("conv", "pool", "norm", "step") and dtype == "float32"
+    if implementation == "torch-compile": return case in COMPILED
+    if implementation == "naive": return kind in ("conv", "pool") and dtype == "float32"
+    if kind == "epoch": return implementation in ("ours", "torch")
+    if implementation == "numpy" and kind == "batch": return False
+    return implementation.startswith("torch") or case != "step/adam_fused/both/float32"
 
 
 def measured_once(worker, case):
     "Is it so slow that one visit has to do?"
-    return worker.kind == "naive" or case.startswith("epoch")
+    return worker.kind == "naive" or case.startswith(("epoch", "sweep"))
 
 
-def visit(case, workers, rounds, taken, budget=.02):
-    "Interleaved: each round, each worker makes as many calls as fit into the budget. Adds the times of each worker to `taken`, in seconds."
-    workers = [w for w in workers if takes(w, case) and not (w.name in taken and measured_once(w, case))]
+def visit(case, workers, rounds, taken, budget=.02, slow=.1):
+    "Interleaved: each round, each worker makes as many calls as fit into the budget, a slow one none. Adds the times of each worker to `taken`, in seconds."
+    workers = [w for w in workers if takes(w.kind, case) and not (w.name in taken and measured_once(w, case))]
     first = {w.name: w.time(case, 1) for w in workers}
     for name, times in first.items(): taken.setdefault(name, []).extend(times)
     for _ in range(rounds):
         for w in workers:
-            if not measured_once(w, case): taken[w.name] += w.time(case, max(1, min(30, int(budget / first[w.name][0]))))
+            if first[w.name][0] < slow: taken[w.name] += w.time(case, max(1, min(30, int(budget / first[w.name][0]))))
 
 
 def summary(times):
@@ -279,25 +312,26 @@ def table(results):
     "The results as lines of text."
     names = list(dict.fromkeys(n for times in results["cases"].values() for n in times))
     threads = sorted({int(n.split("@")[1]) for n in names})
-    lines = [" ".join(["case".ljust(26), *(n.rjust(12) for n in names), *(f"of torch@{t}".rjust(16) for t in threads)])]
+    lines = [" ".join(["case".ljust(26), *(n.rjust(12) for n in names), *(f"of torch@{t}".rjust(16) for t in threads), "@2 of @1".rjust(16)])]
     for case, times in results["cases"].items():
         cells = [f"{times[n]['median']:12.3f}" if n in times else " " * 12 for n in names]
-        for t in threads:
-            ours = "step/adam/both/float32" if case.startswith("step") else case
-            r = [ratio(results, ours, f"ours@{t}", f"torch@{t}", case, what) for what in ("median", "min")]
+        ours = "step/adam/both/float32" if case.startswith("step") else case
+        for mine, other in *((f"ours@{t}", f"torch@{t}") for t in threads), ("ours@2", "ours@1"):
+            r = [ratio(results, ours, mine, other, case, what) for what in ("median", "min")]
             cells.append(f"{r[0]:8.2f} ({r[1]:.2f})".rjust(16) if r[0] else " " * 16)
         lines.append(" ".join([case.ljust(26), *cells]))
-    return "\n".join(lines + ["", "Milliseconds, medians; the naive loops did one image, times N. Last columns: our time over PyTorch's, medians (minima)."])
+    return "\n".join(lines + ["", "Milliseconds, medians; the naive loops did one image, times N. Last columns: our time over PyTorch's, and on two threads over one, medians (minima)."])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--cases", nargs="*", default=[""], help="only cases whose name contains one of these, such as conv/v1 or pool")
-    parser.add_argument("--visits", type=int, default=3, help="how often to come back to each case")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each implementation at a visit")
+    parser.add_argument("--only", nargs="*", default=[""], help="only cases whose name contains one of these, such as conv/v1 or pool")
+    parser.add_argument("--add", action="store_true", help="keep what OUT.json has of other cases")
+    parser.add_argument("--visits", type=int, default=2, help="how often to come back to each case")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each implementation at a visit")
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--only", nargs="*", help="only these implementations: ours, torch, torch-last, numpy, naive, ours-avx2, torch-avx2")
+    parser.add_argument("--kinds", nargs="*", help="only these implementations: ours, torch, torch-last, torch-compile, numpy, naive, ours-avx2, torch-avx2")
     parser.add_argument("--torch-python", default=os.environ.get("TORCH_PYTHON", sys.executable), help="a Python that has PyTorch, if this one has not (or set TORCH_PYTHON)")
     parser.add_argument("--out", default=str(HERE.parent / "cs231n_lit/data/pages/results"), help="where to write OUT.json")
     parser.add_argument("--busy", type=int, default=0, help="processes that keep cores busy meanwhile, to see who minds")
@@ -307,24 +341,28 @@ def main():
     kinds = {"ours": {}, "numpy": dict(CS231N_LIT_ISA="numpy"), "ours-avx2": dict(CS231N_LIT_ISA="x86-64-v3")}
     if has_torch(args.torch_python):
         avx2 = dict(ATEN_CPU_CAPABILITY="avx2", ONEDNN_MAX_CPU_ISA="AVX2", MKL_ENABLE_INSTRUCTIONS="AVX2")
-        kinds |= {"torch": {}, "torch-last": {}, "torch-avx2": avx2}
+        kinds |= {"torch": {}, "torch-last": {}, "torch-compile": {}, "torch-avx2": avx2}
     else: print("PyTorch is not installed here: no comparison with it (see --torch-python).")
-    if "avx2" not in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else True: kinds.pop("ours-avx2"), kinds.pop("torch-avx2", None)
-    wanted = [k for k in kinds if not args.only or k in args.only]
-    workers = [Worker(k, t, args.torch_python if k.startswith("torch") else sys.executable, **kinds[k]) for t in args.threads for k in wanted]
-    if not args.only or "naive" in args.only: workers.append(Worker("naive", 1))
+    if "avx512f" not in (cpu.read_text() if (cpu := Path("/proc/cpuinfo")).exists() else ""): kinds = {k: env for k, env in kinds.items() if "avx2" not in k}  # they would be the same twice
+    cases = {case: {} for case in all_cases() if any(part in case for part in args.only)}
+    wanted = [(k, t) for t in args.threads for k in kinds] + [("naive", 1)]
+    wanted = [(k, t) for k, t in wanted if (k in args.kinds if args.kinds else True) and (k == "ours" or any(takes(k, case) for case in cases))]
+    workers = [Worker(k, t, args.torch_python if k.startswith("torch") else sys.executable, **kinds.get(k, {})) for k, t in wanted]
 
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
     for p in busy: atexit.register(p.kill)
-    results = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "busy": args.busy, "date": time.strftime("%Y-%m-%d"), "ceilings": {}, "cases": {}}
+    results = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "busy": args.busy, "date": time.strftime("%Y-%m-%d"), "epoch_steps": EPOCH, "ceilings": {}, "cases": {}, "work": {}}
+    if args.add and Path(f"{args.out}.json").exists():
+        before = json.loads(Path(f"{args.out}.json").read_text())
+        results |= {k: before[k] for k in ("ceilings", "cases", "work")}
     measure_ceilings(workers, results["ceilings"])
-    cases = {case: {} for case in all_cases() if any(part in case for part in args.cases)}
     for n in range(args.visits):
         for case, taken in cases.items():
             visit(case, workers, args.rounds, taken)
             print(f"{n + 1}/{args.visits}", case, {name: round(1e3 * median(times), 3) for name, times in taken.items()}, flush=True)
-    results["work"] = {case: operations(case) for case in cases}
-    results["cases"] = {case: {name: summary(times) for name, times in taken.items()} for case, taken in cases.items()}
+    results["work"] |= {case: operations(case) for case in cases}
+    results["cases"] |= {case: results["cases"].get(case, {}) | {name: summary(times) for name, times in taken.items()} for case, taken in cases.items()}
+    for part in "work", "cases": results[part] = {case: results[part][case] for case in all_cases() if case in results[part]}
     for w in workers:
         if w.kind != "ours": w.close()  # threads that spin while they wait would lower the ceilings
     ours = [w for w in workers if w.kind == "ours"]

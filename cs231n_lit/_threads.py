@@ -6,8 +6,11 @@
 __all__ = ['get_num_threads', 'set_num_threads', 'parallel']
 
 # %% ../nbs/10_threads.ipynb #6346b0be
+import math
 import os
 import threading
+from contextlib import suppress
+from pathlib import Path
 from queue import SimpleQueue
 
 # %% ../nbs/10_threads.ipynb #c1854661
@@ -61,14 +64,38 @@ def _new_pool():
 _new_pool()
 if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_new_pool)
 
+# %% ../nbs/10_threads.ipynb #364c6d0a
+def _granted(folder):
+    "Cores' worth of time that a control group may use, from its files in one format or the other."
+    whole = folder / "cpu.max"
+    quota, period = (whole.read_text().split() if whole.exists() else [(folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")])
+    return math.inf if quota.strip() in ("max", "-1") else int(quota) / int(period)
+
+def _quota(own="/proc/self/cgroup", root="/sys/fs/cgroup"):
+    "The least that the process's control groups, and those around them, may use; infinity where nothing limits it."
+    least = math.inf
+    with suppress(OSError):
+        for line in Path(own).read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            base = Path(root, "cpu" if "cpu" in controllers.split(",") else "")
+            folder = base / path.lstrip("/")
+            while folder.is_relative_to(base):
+                with suppress(OSError, ValueError): least = min(least, _granted(folder))
+                folder = folder.parent
+    return least
+
 # %% ../nbs/10_threads.ipynb #c2c3173f
+def _usable_cores():
+    "Cores that this process may use."
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return math.ceil(min(cores, _quota()))
+
 def _default_threads():
-    "The number of threads asked for by the environment, else the cores this process may use."
+    "The number of threads asked for by the environment, else the cores that this process may use."
     asked = os.environ.get("CS231N_LIT_NUM_THREADS")
-    if asked:
-        if not asked.isdecimal() or int(asked) < 1: raise ValueError(f"CS231N_LIT_NUM_THREADS needs a whole number, at least 1; got {asked!r}")
-        return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not asked: return _usable_cores()
+    if not asked.isdecimal() or int(asked) < 1: raise ValueError(f"CS231N_LIT_NUM_THREADS needs a whole number, at least 1; got {asked!r}")
+    return int(asked)
 
 _threads = _default_threads()
 
@@ -104,4 +131,5 @@ def parallel(task,         # called as task(n0, n1, slot): work on items n0 to n
         job.stop()
         for lock in busy:
             with lock: pass
+        job.task = None
     if job.error: raise job.error

@@ -56,7 +56,7 @@ def stale():
     return [name for name, module in compiled.items() if changed(name, module)]
 
 # %% ../../nbs/kernels/30_compiled.ipynb #4a3a8747
-BUILD = "To compile them, install a C compiler and then the package again: pip install --force-reinstall --no-deps cs231n_lit (in a clone: pip install -e .)"
+BUILD = "To compile them, install a C compiler and then the package again: pip install --force-reinstall --no-deps --no-binary cs231n_lit cs231n_lit (in a clone: pip install -e .)"
 
 said = []
 
