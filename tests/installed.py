@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -71,8 +72,9 @@ def check_learning():
     solver = Solver(ThreeLayerConvNet(num_filters=4, filter_size=3, hidden_dim=20), {k: v[:500] for k, v in data.items()}, update_rule="adam",
                     optim_config={"learning_rate": 1e-3}, num_epochs=3, batch_size=50, verbose=False)
     solver.train()
-    assert solver.loss_history[-1] < .9 * solver.loss_history[0], solver.loss_history
-    return solver.loss_history[0], solver.loss_history[-1]
+    first, last = solver.loss_history[0], np.mean(solver.loss_history[-5:])
+    assert last < .95 * first, solver.loss_history
+    return first, last
 
 
 def main():
@@ -88,10 +90,10 @@ def main():
     assert facts["compiled"] != args.pure, facts
     isas = ["numpy"] if args.pure else ["numpy", *facts["isas"]]
     assert args.pure or (facts["isa"] == facts["isas"][0] and len(facts["isas"]) == len(choices())), facts
-    quiet = ["-W", "ignore:cs231n_lit:RuntimeWarning"] if args.pure else ["-W", "error"]
+    if args.pure: warnings.filterwarnings("ignore", "cs231n_lit: the compiled kernels are missing")
     for isa in isas:
         env = {**os.environ, "CS231N_LIT_ISA": isa, "CS231N_LIT_NUM_THREADS": "2"}
-        done = subprocess.run([sys.executable, *quiet, __file__, "--layers"], env=env, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-W", "error", __file__, "--layers"], env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         print(f"{isa}: {done.stdout.strip()} arrays are as the readable layers give them")
     print("loss from {:.2f} to {:.2f}".format(*check_learning()))
