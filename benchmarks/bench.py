@@ -144,7 +144,7 @@ def sweep_calls(workers):
     import tempfile
     from cs231n_lit.sweep import sweep, train_net
     from functools import partial
-    trials = [{"learning_rate": 1e-3, "num_filters": 8, "filter_size": 3, "hidden_dim": 50, "batch_size": 100, "num_train_samples": 100, "num_val_samples": 100}] * 16
+    trials = [{"learning_rate": 1e-3, "num_filters": 8, "filter_size": 3, "hidden_dim": 50, "batch_size": 225, "num_train_samples": 100, "num_val_samples": 100}] * 16
     def run():
         with tempfile.TemporaryDirectory() as folder: sweep(partial(train_net, num_epochs=1), trials, out=folder, jobs=workers, verbose=False)
     return run, 1
