@@ -319,9 +319,9 @@ def _product_rate():
 
 def _speed():
     "Multiply-adds in a second of one core, by a convolution and by NumPy's matrix product; how many times faster all threads are than one."
-    x, w, b = (np.ones(shape, np.float32) for shape in ((4, 3, 32, 32), (32, 3, 7, 7), 32))
+    x, w, b = (np.ones(shape, np.float32) for shape in ((16, 3, 32, 32), (32, 3, 7, 7), 32))
     conv, threads = lambda: fast_layers.conv_forward_fast(x, w, b, {"stride": 1, "pad": 3}), fast_layers.get_num_threads()
-    work, best = 4 * 32 * 32 * 32 * 3 * 7 * 7, dict.fromkeys(("conv", "one", "all"), 0.)
+    work, best = 16 * 32 * 32 * 32 * 3 * 7 * 7, dict.fromkeys(("conv", "one", "all"), 0.)
     try:
         with warnings.catch_warnings(action="ignore"):  # that kernels are missing is said below
             for name, n, clock in 5 * (("conv", 1, time.process_time), ("one", 1, time.perf_counter), ("all", threads, time.perf_counter)):
