@@ -15,11 +15,13 @@ import os
 import re
 import shutil
 import subprocess
+import symtable
 import sys
 import tarfile
 import tempfile
 import zipfile
 from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -45,7 +47,7 @@ def code_of(source):
     return re.sub(r"^#\|.*\n?", "", source, flags=re.M).strip("\n")
 
 
-# What a browser lacks, by the text that needs it. A cell that needs such a cell cannot run either.
+# What a browser lacks, by the text that needs it. A cell that calls what such a cell defines cannot run either; one that only defines it can.
 LACKING = {"the repository's files": r"""["']\.\./|\w\.ipynb["']""", "processes": r"\bsubprocess\.|\bmultiprocessing\.|\bos\.fork\b|^ *import resource",
            "threads": r"threading\.Thread\(|ThreadPool|\bset_num_threads\([2-9]", "compiled code": r"\bfour_ways\(", "a network": r"HTTPServer\b|\burlopen\("}
 # What shows something else on another computer, by the names it uses, and what the page says of it.
@@ -59,32 +61,38 @@ def reason(source):
 
 
 def names(tree):
-    "The names that some code binds at its top level, those it uses anywhere, and those that it uses at once: outside of functions."
-    binds, uses, at_once, later = set(), set(), set(), (ast.FunctionDef, ast.ClassDef, ast.Lambda)
-    def visit(node, now, own):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): binds.update({node.name} if now else ())
-        elif isinstance(node, (ast.Import, ast.ImportFrom)): binds.update((a.asname or a.name).split(".")[0] for a in node.names if now)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and now: binds.add(node.id)
-        elif isinstance(node, ast.Name) and node.id not in own:
-            uses.add(node.id)
-            if now: at_once.add(node.id)
-        body = [node.body] if isinstance(node, ast.Lambda) else node.body if isinstance(node, later) else []
-        inner = own | {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)} if body else own
-        for child in ast.iter_child_nodes(node): visit(child, now and child not in body, inner if child in body else own)
-    visit(tree, True, set())
+    "The names that some code binds at its top level, those it needs from above, and those that it needs at once: not only when a function of its own is called."
+    binds, uses, at_once = set(), set(), set()
+    for statement in tree.body:
+        tables = [(symtable.symtable(ast.unparse(statement), "cell", "exec"), True)]
+        own = {s.get_name() for s in tables[0][0].get_symbols() if s.is_assigned() or s.is_imported()}
+        acts = any(isinstance(d, ast.Call) for d in getattr(statement, "decorator_list", ()))  # such as `@fault("no network")`, which calls what it decorates
+        for table, now in tables:
+            wanted = {s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is tables[0][0] or s.is_global())} - binds
+            uses |= wanted
+            at_once |= wanted if now else set()
+            tables += [(child, now and (acts or child.get_type() == "class" or child.get_name().endswith(("comp", "genexpr")))) for child in table.get_children()]
+        binds |= own
     return binds, uses, at_once
+
+
+def at_once(tree):
+    "The text of what runs when a cell runs: without imports and the bodies of functions and classes, but those whose decorator calls them."
+    later = lambda n: isinstance(n, (ast.Import, ast.ImportFrom, ast.ClassDef)) or isinstance(n, ast.FunctionDef) and not any(isinstance(d, ast.Call) for d in n.decorator_list)
+    return "\n".join(ast.unparse(n) for n in tree.body if not later(n))
 
 
 def entry(cell, source, suffix=""):
     "What is known of a cell, or of one line of it."
-    flags = directives(cell.source)
-    binds, uses, at_once = names(ast.parse(source))
+    flags, tree = directives(cell.source), ast.parse(source)
+    binds, uses, now = names(tree)
     pictures = any(kind.startswith("image/") or "<img" in str(data) for o in cell.outputs for kind, data in o.get("data", {}).items() if kind != "text/plain")
     mark = flags.get("browser", "")
-    why = "PyTorch" if flags.get("eval") == "false" else mark if mark not in ("", "own", "true") else "" if mark else reason(source)
-    return {"id": cell.id + suffix, "code": source, "shown": not flags.keys() & {"hide", "export", "default_exp"} and flags.get("echo") != "false", "why": why,
+    told = "PyTorch" if flags.get("eval") == "false" else mark if mark not in ("", "own", "true") else ""
+    return {"id": cell.id + suffix, "code": source, "shown": not flags.keys() & {"hide", "export", "default_exp"} and flags.get("echo") != "false",
+            "why": told or ("" if mark else reason(at_once(tree))), "lacks": told or ("" if mark else reason(source)),
             "own": OWN["time"] if mark == "own" else "", "optional": pictures or "slow" in flags or bool(HEAVY.search(source)), "slow": "slow" in flags,
-            "binds": binds, "uses": uses, "at_once": at_once, "marked": bool(mark)}
+            "binds": binds, "uses": uses, "at_once": now, "marked": bool(mark)}
 
 
 def cells_of(notebook):
@@ -113,7 +121,7 @@ def with_own(cells):
 
 
 def connect(cell, above):
-    "Add the ids of the optional cells that a cell needs: itself, or by those that run before it. What it needs and cannot run keeps it from running."
+    "Add the ids of the optional cells that a cell needs: itself, or by those that run before it; and what it lacks with them."
     def needed(wanted, seeds):
         "Cells that bind a name that is wanted, from below, each with what it wants; functions want nothing before they are wanted."
         for other in reversed(above):
@@ -121,8 +129,10 @@ def connect(cell, above):
                 yield other
                 wanted |= other["uses"] if other["binds"] & wanted else other["at_once"]
     cell["also"] = sorted({c["id"] for c in needed(set(cell["uses"]), True) if c["optional"] and not c["why"]})
-    latest = {name: c for c in above for name in c["binds"] & cell["uses"]}.values()
-    if not cell["why"] and not cell["marked"]: cell["why"] = next((c["why"] for c in latest if c["why"]), "")
+    if cell["marked"]: return
+    latest = {name: c["lacks"] for c in above for name in c["binds"] & cell["uses"]}
+    cell["lacks"] = cell["lacks"] or next(filter(None, latest.values()), "")
+    cell["why"] = cell["why"] or next((lack for name, lack in latest.items() if lack and name in cell["at_once"]), "")
 
 
 # ------------------------------------------------------------ a page's HTML
@@ -132,8 +142,16 @@ def tidy(code):
     return re.sub(r"\b\d\d[a-z]*_(\w+\.ipynb)", r"\1", "\n".join(line.rstrip() for line in code.strip("\n").splitlines()))
 
 
-def mark(page, cells):
-    "A page's HTML with the cells that show code marked, and the ids of the marked ones."
+def duration(cell, seen):
+    "What a cell that takes a while says before one clicks: how long it took in a browser, where that was measured."
+    seconds = seen.get("seconds", {}).get(cell["id"], 0)
+    if seconds < 10: return "trains for minutes" if cell["slow"] and not seconds else ""
+    about = f"{round(seconds, -1):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    return f"takes {'more than' if cell['id'] in seen.get('stopped', ()) else 'about'} {about} here"
+
+
+def mark(page, cells, exercises=(), seen={}):
+    "A page's HTML with the cells that show code marked, and the ids of the marked ones; those that define an exercise, and that take long, say so."
     shown, marked, pieces, done = [c for c in cells if c["shown"]], [], [], 0
     for m in CODE.finditer(page):
         code = tidy(html.unescape(re.sub(r"<[^>]+>", "", m[1])))
@@ -141,28 +159,51 @@ def mark(page, cells):
         starts = list(CELL.finditer(page, done, m.start()))
         if cell is None or not starts: continue
         shown = shown[shown.index(cell) + 1:]
-        note = "trains for minutes" if cell["slow"] else ""
-        flags = f' data-run="{cell["id"]}"' + f' data-run-not="{html.escape(cell["why"])}"' * bool(cell["why"]) + f' data-run-note="{note}"' * bool(note)
-        place = starts[-1].end()
-        pieces += [page[done:place], flags]
+        note, exercise = duration(cell, seen), next((name for name in exercises if re.search(rf"^(def|class) {name}\b", code, re.M)), "")
+        flags = f' data-run="{cell["id"]}"' + "".join(f' data-{name}="{html.escape(value)}"' for name, value in (("run-not", cell["why"]), ("run-note", note), ("exercise", exercise)) if value)
+        begin, place = starts[-1].span()
+        pieces += [page[done:begin], f'<span id="write-{exercise}"></span>' * bool(exercise), page[begin:place], flags]
         done = place
         marked.append(cell["id"])
-    return "".join([*pieces, page[done:]]), marked
+    rest = [name for name in exercises if f'<span id="write-{name}">' not in "".join(pieces)]  # those without a function on the page
+    spans = "".join(f'<span id="write-{name}"></span>' for name in rest)
+    return "".join([*pieces, re.sub(r'<(?:h2|section)[^>]* id="write-it-yourself"', spans + r"\g<0>", page[done:], count=1)]), marked
 
 
 def with_run(docs, name, page, notebook):
     "One page's HTML with its cells marked and the script that runs them; its cells go into docs/run."
-    cells = cells_of(notebook)
-    page, marked = mark(page, cells)
+    cells, exercises = cells_of(notebook), exercises_of(notebook)
+    page, marked = mark(page, cells, exercises.get("stubs", ()), measured().get(Path(name).with_suffix("").as_posix(), {}))
     missing = [c["code"] for c in cells if c["shown"] and c["id"] not in marked]
     if missing: print(f"{name}: {len(missing)} cells were not found in the page and get no Run button; the first: {missing[0][:100]!r}", file=sys.stderr)
     if not marked: return page
     target = docs / "run" / Path(name).with_suffix(".json")
     target.parent.mkdir(parents=True, exist_ok=True)
     keep = ("id", "code", "why", "own", "optional", "slow", "also")
-    target.write_text(json.dumps({"cells": [{k: c[k] for k in keep if c[k] or k in ("id", "code", "also")} for c in cells]}, ensure_ascii=False), encoding="utf-8")
+    about = {"cells": [{k: c[k] for k in keep if c[k] or k in ("id", "code", "also")} for c in cells]} | ({"exercises": exercises} if exercises else {})
+    target.write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
     up, own = "../" * name.count("/"), Path(name).with_suffix(".json").as_posix()
-    return page.replace("</head>", f'<link rel="stylesheet" href="{up}run/style.css"><script src="{up}run/page.js" data-cells="{own}"></script></head>', 1)
+    more = f' data-exercises="{" ".join(exercises["stubs"])}"' if exercises else ""
+    return page.replace("</head>", f'<link rel="stylesheet" href="{up}run/style.css"><script src="{up}run/page.js" data-cells="{own}"{more}></script></head>', 1)
+
+
+def exercises_of(notebook):
+    "What a page's exercises need: its notebook as one to write in, and where in it each function and its check stand; nothing if it has none."
+    from cs231n_lit import exercises
+    module = next((e.module for e in exercises.EXERCISES.values() if exercises._pages()[e.module][0] == Path(notebook).resolve()), None)
+    if module is None: return {}
+    page = exercises._title(module)
+    made, stubs = exercises.notebook(page), {}
+    code = [c["source"] if c["cell_type"] == "code" else "" for c in made["cells"]]
+    for name in (e.name for e in exercises.EXERCISES.values() if e.module == module):
+        at = next(k for k, source in enumerate(code) if re.search(rf"^(def|class) {name}\b", source, re.M))
+        stubs[name] = {"code": code[at].replace(", then run the cell below", ", then press Check"), "at": at, "report": code.index(f"check({name})")}
+    return {"module": module, "file": f"{page}.ipynb", "site": exercises._SITE, "stubs": stubs, "notebook": made}
+
+
+def measured():
+    "What was noted when all cells were run in a browser, page to counts and seconds."
+    return json.loads((ROOT / "cs231n_lit/data/pages/browser_cells.json").read_text(encoding="utf-8"))
 
 
 # ------------------------------------------------------------ what the engine needs
@@ -179,18 +220,26 @@ def zipped(files):
 
 
 def package_zip():
-    "The package's Python files and photographs."
+    "The package's Python files and photographs, and the text of the pages with exercises, as in the wheel."
     kept = [p for p in (ROOT / "cs231n_lit").rglob("*") if p.is_file() and p.suffix not in (".so", ".pyd", ".pyc")]
-    return zipped([(p.relative_to(ROOT).as_posix(), p.read_bytes()) for p in kept])
+    return zipped([(p.relative_to(ROOT).as_posix(), p.read_bytes()) for p in kept] + exercise_pages())
 
 
-def distribution_zip(name):
-    "The Python files of an installed package that is pure Python."
-    files = [f for f in distribution(name).files if not f.parts[0].startswith("..") and f.suffix not in (".pyc", ".so")]
+def exercise_pages():
+    "The notebooks that `check` and `hint` read, without their outputs: (name, bytes) pairs."
+    paths = [p for p in (ROOT / "nbs").glob("[0-9]*.ipynb") if ": a solution, and the mistakes" in p.read_text(encoding="utf-8")]
+    def bare(path): return {"cells": [{k: v for k, v in c.items() if k != "outputs"} for c in nbformat.read(path, 4).cells]}
+    return [(f"cs231n_lit/pages/{p.name}", json.dumps(bare(p), ensure_ascii=False).encode()) for p in paths]
+
+
+def distribution_zip(name, only="."):
+    "The Python files of an installed package that is pure Python, or some of them."
+    files = [f for f in distribution(name).files if not f.parts[0].startswith("..") and f.suffix not in (".pyc", ".so") and "test" not in f.parts and re.match(only, f.as_posix())]
     return zipped([(f.as_posix(), f.locate().read_bytes()) for f in files if f.locate().is_file()])
 
 
-PURE = {"fastcore": "fastcore", "imageio": "imageio", "tqdm": "tqdm"}  # distribution: what one imports
+PURE = {"fastcore": ".", "imageio": ".", "tqdm": ".", "joblib": ".", "threadpoolctl": ".", "filelock": ".",  # distribution, which is what one imports: what of it is needed
+        "cython": r"cython\.py|Cython/(__init__|Shadow)\.py"}  # kernels are Python, too: this is what they import when they are not compiled
 
 
 def write_engine(docs, settings):
@@ -199,10 +248,11 @@ def write_engine(docs, settings):
     run.mkdir(exist_ok=True)
     for part in PARTS.iterdir(): shutil.copy(part, run)
     pins = json.loads(PINS.read_text(encoding="utf-8"))
-    for name, data, more in [("cs231n_lit.zip", package_zip(), {"first": True}), *((f"{d}.zip", distribution_zip(d), {}) for d in PURE)]:
+    pure = {d: only for d, only in PURE.items() if find_spec(d) or print(f"{d} is not installed: cells that import it will not run in the browser", file=sys.stderr)}
+    for name, data, more in [("cs231n_lit.zip", package_zip(), {"first": True}), *((f"{d}.zip", distribution_zip(d, only), {}) for d, only in pure.items())]:
         (run / name).write_bytes(data)
         pins["files"][name] = pinned(data, here=True, **more)
-    pins["packages"] |= {module: f"{name}.zip" for name, module in PURE.items()}
+    pins["packages"] |= {name: f"{name}.zip" for name in pure}
     (run / "engine.json").write_text(json.dumps({"base": settings["browser_engine"], **pins}))
 
 

@@ -1,22 +1,12 @@
 """The built site in a real browser, with no network: nothing fails, everything is shown, and it can be read in light and dark."""
-import os
 import re
-import shutil
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import DOCS, needs_browser
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # the network, blocked
 names = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.html"))
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium was found: install it, or name it in the environment variable CHROMIUM")
+pytestmark = needs_browser
 
 LOOK = r"""async () => {
   const images = [...document.images];
@@ -64,33 +54,6 @@ AXE = """async (options) => {
   const short = n => `${n.html.slice(0, 120)}: ${n.failureSummary.slice(0, 160)}`;
   return violations.filter(v => ["serious", "critical"].includes(v.impact)).map(v => [v.id, v.nodes.length, v.nodes.slice(0, 3).map(short)]);
 }"""
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args): pass
-
-
-@pytest.fixture(scope="module")
-def base():
-    "Address of docs/ on this machine."
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(DOCS))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, chromium_sandbox=False)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="session")
-def axe():
-    return files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
 def switch(tab):

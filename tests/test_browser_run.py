@@ -1,9 +1,11 @@
 """The pages' cells, run in a real browser through their own buttons, with no network: they show what the pages show.
 
 Python and its packages come from the npm package `pyodide` and from a folder of wheels: CS231N_LIT_WHEELS, or shared/pyodide beside the clone.
-All cells of all pages take a long while: `make test-browser`. Here a page's worth of them runs, and everything that the buttons can do.
+All cells of all pages take a long while: `make test-browser`, which with NOTE=1 writes down what it counted and how long cells took; the pages show that. Here a page's worth of them runs, and
+everything that the buttons can do.
 """
 import base64
+import collections
 import html
 import importlib.util
 import io
@@ -12,33 +14,28 @@ import os
 import re
 import shutil
 import subprocess
-import threading
 import time
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import CHROMIUM, DOCS, needs_browser
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS, TOOL = ROOT / "docs", ROOT / "scripts/run_cells.py"
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+TOOL, NOTED = ROOT / "scripts/run_cells.py", ROOT / "cs231n_lit/data/pages/browser_cells.json"
 WHEELS = Path(os.environ.get("CS231N_LIT_WHEELS") or ROOT.parent / "shared/pyodide")
-FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # the network, blocked
 PAGES = sorted(p.relative_to(DOCS / "run").with_suffix("").as_posix() for p in (DOCS / "run").rglob("*.json") if p.name != "engine.json")
+LONG = 120  # seconds of computing after which a cell is stopped, and counted as too long
 NUMBER = re.compile(r"[-+−]?\d+\.?\d*(?:e[-+]?\d+)?")
 
 spec = importlib.util.spec_from_file_location("run_cells", TOOL)
 run_cells = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(run_cells)
 
-in_a_browser = [pytest.mark.skipif(not CHROMIUM, reason="no Chromium was found: install it, or name it in the environment variable CHROMIUM"),
-                pytest.mark.skipif(not list(WHEELS.glob("numpy-*wasm32.whl")), reason="no wheels for the browser were found: put Pyodide's wheels of NumPy and matplotlib "
-                                   "into a folder and name it in the environment variable CS231N_LIT_WHEELS")]
-browser_test = lambda f: [f := mark(f) for mark in in_a_browser][-1]
+needs_wheels = pytest.mark.skipif(not list(WHEELS.glob("numpy-*wasm32.whl")), reason="no wheels for the browser were found: put Pyodide's wheels of NumPy and matplotlib "
+                                  "into a folder and name it in the environment variable CS231N_LIT_WHEELS")
+def browser_test(f): return needs_browser(needs_wheels(f))
 
 SHOWN = """n => {
   const box = document.querySelectorAll("[data-run]")[n], bar = box.querySelector(".run-bar"), all = [...box.children];
@@ -48,10 +45,6 @@ SHOWN = """n => {
   return {text: nodes.map(e => e.textContent).join(" ").replace(/\\s+/g, " ").trim(), state: bar.textContent,
           pictures: nodes.flatMap(e => [...(e.matches("img") ? [e] : e.querySelectorAll("img"))]).map(i => i.src)};
 }"""
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args): pass
 
 
 @pytest.fixture(scope="module")
@@ -66,27 +59,13 @@ def sites(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def base(sites):
-    "The site's address."
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(sites))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, chromium_sandbox=False)
-        yield browser
-        browser.close()
+def base(sites, serve): return serve(sites)
 
 
 class Tab:
     "A page in a window of its own; what goes wrong in it is in `said`, what it asked for in `asked`."
-    def __init__(self, chromium, address, **options):
-        self.window = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    def __init__(self, browser, address, **options):
+        self.window, self.processes = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}), browser.new_browser_cdp_session()
         self.page, self.said, self.asked = self.window.new_page(), [], []
         self.page.set_default_timeout(300e3)  # on a busy computer a page may take its time
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
@@ -117,6 +96,20 @@ class Tab:
         self.button(n, "Run").click()
         return self.wait(n, seconds)
 
+    def seconds(self):
+        "Processor time that pages and workers have taken so far: on a busy computer, what an idle one would need."
+        return sum(p["cpuTime"] for p in self.processes.send("SystemInfo.getProcessInfo")["processInfo"] if p["type"] == "renderer")
+
+    def run_or_stop(self, n):
+        "Run a cell, and stop it when it has computed for too long: what it shows then, and the seconds it took."
+        self.reveal(n)
+        began = self.seconds()
+        self.button(n, "Run").click()
+        while not self.button(n, "Run").count():
+            if self.seconds() - began > LONG: return self.button(n, "Stop").click(), LONG
+            self.page.wait_for_timeout(100)
+        return self.shown(n), self.seconds() - began
+
     def edit(self, n, code):
         "Change a cell's code, as typed."
         if not self.cell(n).locator("textarea").is_visible(): self.button(n, "Edit").click()
@@ -124,9 +117,9 @@ class Tab:
 
 
 @pytest.fixture
-def tab(chromium, base):
+def tab(browser, base):
     opened = []
-    def open_page(name, **options): return opened.append(Tab(chromium, f"{base}/{name}.html", **options)) or opened[-1]
+    def open_page(name, **options): return opened.append(Tab(browser, f"{base}/{name}.html", **options)) or opened[-1]
     yield open_page
     for one in opened: one.window.close()
 
@@ -267,38 +260,66 @@ def test_quartos_cells_run(tab, base, tmp_path, sites):
 
 # ------------------------------------------------------------ every cell of a page
 
-def run_whole_page(tab, page, slow=False):
-    "Run the cells of a page from top to bottom with its own buttons: (cells, run, those that differ, those that cannot run)."
-    t, known = tab(page), {c["id"]: c for c in about(page)}
-    ids, differ, ran = shown_cells(page), {}, 0
-    for n, name in enumerate(ids):
+def as_before(cell, before, after):
+    "Did a cell show what the page shows, or end without an error where that is this computer's own?"
+    ran = " ran in " in after["state"].replace("Reset", " ") and "raised" not in after["state"] and len(before["pictures"]) == len(after["pictures"])
+    return ran and (bool(cell.get("own")) or texts_agree(before["text"], after["text"]) and all(map(pictures_agree, before["pictures"], after["pictures"])))
+
+
+def run_whole_page(tab, page):
+    "Run the cells of a page from top to bottom with its own buttons: what was counted, and the cells that show something else."
+    t, known, differ = tab(page), {c["id"]: c for c in about(page)}, {}
+    count = {"cells": 0, "equal": 0, "own": 0, "lack": collections.Counter(), "seconds": {}, "stopped": []}
+    for n, name in enumerate(shown_cells(page)):
         cell, before = known[name], t.shown(n)
+        count["cells"] += 1
         if cell.get("why"):
             assert f"needs {cell['why']}" in before["state"]
+            count["lack"][cell["why"]] += 1
             continue
-        if cell.get("slow") and not slow: continue
-        after = t.run(n, 1800)
-        ran += 1
-        same = cell.get("own") or (texts_agree(before["text"], after["text"]) and all(map(pictures_agree, before["pictures"], after["pictures"])))
-        if " ran in " not in after["state"].replace("Reset", " ") or "raised" in after["state"] or len(before["pictures"]) != len(after["pictures"]) or not same:
-            differ[n + 1] = cell["code"][:60], after["state"], before["text"][:200], after["text"][-200:]
+        after, seconds = (None, LONG) if set(cell["also"]) & set(count["stopped"]) else t.run_or_stop(n)
+        if seconds >= 10: count["seconds"][name] = round(seconds)
+        if after is None:
+            count["stopped"].append(name)
+            count["lack"]["time"] += 1
+        elif as_before(cell, before, after): count["own" if cell.get("own") else "equal"] += 1
+        else: differ[n + 1] = name, cell["code"][:200], after["state"], before["text"][:600], after["text"][-600:], len(before["pictures"]), len(after["pictures"])
     assert t.said == []
-    return len(ids), ran, differ, sum(bool(known[i].get("why")) for i in ids)
+    return count, differ
+
+
+def noted(): return json.loads(NOTED.read_text(encoding="utf-8"))
+
+
+def note(page, count):
+    "Write down what was counted on a page, in the pages' order."
+    known = noted() | {page: count}
+    NOTED.write_text(json.dumps({p: known[p] for p in sorted(known, key=PAGES.index)}, indent=1) + "\n", encoding="utf-8")
 
 
 @browser_test
 def test_a_page_shows_what_it_showed(tab):
-    total, ran, differ, without = run_whole_page(tab, "checks")
-    assert differ == {} and ran + without == total > 10
+    count, differ = run_whole_page(tab, "checks")
+    assert differ == {} and count["equal"] == count["cells"] > 10
 
 
 @browser_test
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_every_page_shows_what_it_showed(tab, page, record_property):
-    total, ran, differ, without = run_whole_page(tab, page)
-    print(f"{page}: {total} cells, {ran} run, {without} cannot, {total - ran - without} are slow")
+def test_every_page_shows_what_it_showed(tab, page):
+    count, differ = run_whole_page(tab, page)
     assert differ == {}
+    if os.environ.get("NOTE"): note(page, count)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_cell_is_unaccounted_for(page):
+    "Every cell that a page shows has run in a browser as it is noted, or says what it lacks there."
+    known, ids = {c["id"]: c for c in about(page)}, shown_cells(page)
+    count, lacking = noted().get(page), collections.Counter(known[i]["why"] for i in ids if known[i].get("why"))
+    assert count, f"the page has not been run in a browser: make test-browser NOTE=1 PAGES={page}"
+    assert set(ids) == {i for i in known if i in ids} and len(ids) == count["cells"] == count["equal"] + count["own"] + sum(count["lack"].values())
+    assert {k: n for k, n in count["lack"].items() if k != "time"} == lacking and count["lack"].get("time", 0) == len(count["stopped"])
 
 
 # ------------------------------------------------------------ the buttons
@@ -404,9 +425,9 @@ def test_errors_stop_and_keys(tab):
 
 
 @browser_test
-def test_two_tabs(chromium, base):
+def test_two_tabs(browser, base):
     "What is changed in one is changed in the other; each has a Python of its own."
-    one = Tab(chromium, f"{base}/checks.html")
+    one = Tab(browser, f"{base}/checks.html")
     other = Tab.__new__(Tab)
     other.page = one.window.new_page()
     other.page.goto(f"{base}/checks.html")
@@ -463,13 +484,13 @@ def test_damaged_files_are_refused(tab):
     assert "not the file that was pinned" in t.run(3)["state"]
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium was found")
-def test_from_a_folder_and_without_scripts(chromium):
+@needs_browser
+def test_from_a_folder_and_without_scripts(browser):
     "From a folder a click leads to one line; without JavaScript a page has no buttons."
-    t = Tab(chromium, (DOCS / "checks.html").as_uri())
+    t = Tab(browser, (DOCS / "checks.html").as_uri())
     assert "from a folder" in t.run(3)["state"] and t.said == []
     t.window.close()
-    t = Tab(chromium, (DOCS / "checks.html").as_uri(), java_script_enabled=False)
+    t = Tab(browser, (DOCS / "checks.html").as_uri(), java_script_enabled=False)
     assert t.page.locator(".run-bar").count() == 0
     t.window.close()
 
@@ -505,3 +526,156 @@ def test_first_result_is_soon_there(tab, base, sites):
         ours.window.close()
     print({name: round(min(t), 2) for name, t in times.items()})
     assert min(times["ours"]) <= 2.5 * min(times["bare"])
+
+
+# ------------------------------------------------------------ exercises, in place
+
+def exercises_of(page): return json.loads((DOCS / f"run/{page}.json").read_text(encoding="utf-8")).get("exercises", {})
+
+
+WITH_EXERCISES = [page for page in PAGES if exercises_of(page)]
+
+
+class Exercise:
+    "An exercise, opened on its page."
+    def __init__(self, t, name):
+        self.page, self.name, self.box = t.page, name, t.page.locator(f"#exercise-{name}")
+        if not self.box.is_visible(): t.page.get_by_role("button", name=f"Write {name} yourself", exact=True).first.click()
+        self.editor = self.box.locator("textarea")
+        self.editor.wait_for()
+
+    def button(self, label): return self.box.get_by_role("button", name=label, exact=True)
+
+    def check(self, code):
+        "What is said of some code: the line beside the buttons, and the report."
+        self.editor.fill(code)
+        self.page.keyboard.press("Control+Enter")
+        self.button(f"Check exercise {self.name}").wait_for()
+        return self.box.locator(".run-state").text_content(), self.box.locator(".run-out").text_content()
+
+
+def test_every_exercise_has_a_place():
+    from cs231n_lit.exercises import EXERCISES
+    assert {name for page in WITH_EXERCISES for name in exercises_of(page)["stubs"]} == set(EXERCISES)
+    for page in WITH_EXERCISES:
+        text = (DOCS / f"{page}.html").read_text(encoding="utf-8")
+        for name, stub in exercises_of(page)["stubs"].items():
+            assert text.count(f'id="write-{name}"') == 1 and "NotImplementedError" in stub["code"] and "press Check" in stub["code"]
+            assert exercises_of(page)["notebook"]["cells"][stub["report"]]["source"] == f"check({name})"
+
+
+@browser_test
+def test_an_exercise_in_place(tab):
+    "From the first look to the solution, by keyboard; what is solved is remembered and can be taken along."
+    t, name = tab("layers"), "relu_backward"
+    opener = t.page.get_by_role("button", name=f"Write {name} yourself", exact=True).first
+    opener.focus()
+    t.page.keyboard.press("Enter")
+    e = Exercise(t, name)
+    assert t.page.evaluate("document.activeElement.ariaLabel").startswith(f"Code of exercise {name}") and t.page.workers == []
+    assert opener.get_attribute("aria-expanded") == "true"
+    state, report = e.check(e.editor.input_value())
+    assert state == "not right yet" and "not written yet" in report and "cells below" not in report
+    state, report = e.check("def relu_backward(dout, cache):\n    return dout * (dout > 0)")
+    assert state == "not right yet" and "The mask is taken from dout." in report
+    assert e.box.locator(".run-out a").first.get_attribute("href") == t.page.url.split("#")[0] + "#relu"
+    for n in range(1, 6): e.button(f"Hint for {name}").click()
+    hints = e.box.locator(".run-hints > li")
+    assert hints.count() == 5 and "x > 0" in hints.nth(4).inner_text() and "#!" not in hints.nth(4).inner_text() and e.button(f"Hint for {name}").is_disabled()
+    state, report = e.check("def relu_backward(dout, cache):\n    return dout * (cachee > 0)")
+    assert state == "not right yet" and "NameError" in report and "cachee" in report
+    state, report = e.check("def relu_backward(dout, cache):\n    return dout * (cache > 0")
+    assert state.startswith("SyntaxError") and 'File "your relu_backward", line 2' in report
+    state, report = e.check("def relu_forward(dout, cache): return dout")
+    assert "name 'relu_backward' is not defined" in state
+    solved = "def relu_backward(dout, cache):\n    return dout * (cache > 0)"
+    assert e.check(solved)[0] == "right"
+    assert "exercise relu_backward: right" in t.page.locator(".run-live").text_content().lower()
+    e.button(f"Close exercise {name}").click()
+    assert t.page.evaluate("document.activeElement.ariaLabel") == f"Write {name} yourself" and not e.box.is_visible()
+    t.page.goto(t.page.url.split("#")[0] + f"#write-{name}")
+    t.page.reload()
+    e = Exercise(t, name)
+    assert e.editor.input_value() == solved and "✓ solved" in t.page.locator(f"[data-exercise={name}] .run-bar").text_content()
+    assert "1 of 8 solved" in t.page.locator(".run-exercises").text_content()
+    with t.page.expect_download() as download: t.page.get_by_role("button", name="Take the exercises of this page along as a notebook").click()
+    taken = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert download.value.suggested_filename == "layers.ipynb"
+    stub = exercises_of("layers")["stubs"][name]
+    assert taken["cells"][stub["at"]]["source"] == solved and taken["cells"][stub["report"]]["outputs"][0]["data"]["text/plain"].startswith("relu_backward: right.")
+    import nbformat
+    nbformat.validate(nbformat.from_dict(taken))
+    assert t.said == []
+
+
+@browser_test
+def test_an_exercise_that_never_ends(tab):
+    t = tab("pooling")
+    e = Exercise(t, "max_pool_forward_naive")
+    e.editor.fill("def max_pool_forward_naive(x, pool_param):\n    while True: pass")
+    t.page.keyboard.press("Control+Enter")
+    e.box.locator(".run-state", has_text="running").wait_for()
+    t.page.wait_for_timeout(500)
+    e.button("Stop exercise max_pool_forward_naive").click()
+    assert "stopped" in e.box.locator(".run-state").text_content()
+    assert "not written yet" in e.check(exercises_of("pooling")["stubs"]["max_pool_forward_naive"]["code"])[1]
+
+
+@browser_test
+@pytest.mark.parametrize("page", [pytest.param(p, marks=() if p == "pooling" else pytest.mark.slow) for p in WITH_EXERCISES])
+def test_check_in_the_browser(tab, page):
+    "Of every exercise the stub, the solution and a mistake get their words there, as they do elsewhere."
+    from cs231n_lit.exercises import mistakes, solution
+    t = tab(page)
+    for name, stub in exercises_of(page)["stubs"].items():
+        e, mistake = Exercise(t, name), list(mistakes(name).values())[-1]
+        assert "not written yet" in e.check(stub["code"])[1], name
+        assert e.check(solution(name))[0] == "right", (name, e.box.locator(".run-out").text_content())
+        state, report = e.check(mistake.source)
+        assert state == "not right yet" and mistake.why.replace("`", "") in report, (name, mistake.key, report)
+    assert t.said == []
+
+
+@browser_test
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_exercise_on_a_phone(tab, axe, scheme):
+    "Nothing sticks out, no serious finding of axe-core, enough contrast, fingers meet the buttons."
+    from test_browser import AXE, CONTRAST, CUT_OFF
+    t = tab("pooling", viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    before = t.page.evaluate(CONTRAST)
+    e = Exercise(t, "max_pool_forward_naive")
+    e.check("def max_pool_forward_naive(x, pool_param):\n    return np.zeros((1, 1)), 'a long line of words that has no end, ' + 'and another one that is as long as that'")
+    for _ in range(5): e.button("Hint for max_pool_forward_naive").click()
+    e.box.scroll_into_view_if_needed()
+    assert t.page.evaluate(CUT_OFF) == [0, []] and t.page.evaluate(CONTRAST) == before == {}
+    t.page.evaluate(axe)
+    assert t.page.evaluate(AXE, {"rules": {"color-contrast": {"enabled": False}}}) == []
+    sizes = t.page.evaluate("[...document.querySelectorAll('.run-bar button')].filter(b => b.offsetParent).map(b => Math.min(b.offsetWidth, b.offsetHeight))")
+    assert min(sizes) >= 24
+
+
+CALLOUT = """<div class="callout callout-style-default callout-tip callout-titled" title="{0}"><div class="callout-header d-flex align-content-center" data-bs-toggle="collapse"><div class="callout-icon-container"><i class="callout-icon"></i></div>
+<div class="callout-title-container flex-fill"><span class="screen-reader-only">Tip</span>{0}</div></div><div id="callout-{1}" class="callout-collapse collapse"><div class="callout-body-container callout-body">{2}</div></div></div>"""
+
+
+@browser_test
+def test_exercises_in_quartos_pages(tab, base, sites, tmp_path):
+    "The button, the hints and the solution are found in the structures that Quarto writes."
+    import nbformat
+    notebook = ROOT / "nbs/07_pooling.ipynb"
+    source = next(c["code"] for c in run_cells.cells_of(notebook) if c["code"].startswith("def max_pool_backward_naive"))
+    cell = f'<div id="cell-9" class="cell"><div class="sourceCode cell-code" id="cb1"><pre class="sourceCode python"><code class="sourceCode python">{html.escape(source)}</code></pre></div></div>'
+    hints, solution = "<ol type='1'><li>one</li><li>two <math><mi>x</mi></math></li></ol>", '<div class="sourceCode" id="cb2"><pre class="sourceCode python"><code class="sourceCode python">def f():\n    #: wrong: why\n    #! return 2\n    return 1</code></pre></div>'
+    names = [CALLOUT.format(f"{name}: {kind}", n, text) for name in ("max_pool_forward_naive", "max_pool_backward_naive") for n, (kind, text) in enumerate([("hints", hints), ("a solution, and the mistakes that check knows", solution)])]
+    section = f'<section id="write-it-yourself" class="level2"><h2 class="anchored">Write it yourself</h2>{"".join(names)}</section>'
+    page = f'<!doctype html><html lang="en"><head><title>Quarto</title><link rel="icon" href="data:,"></head><body><main class="content">{cell}{section}</main></body></html>'
+    (sites / "quarto-pooling.html").write_text(run_cells.with_run(sites, "quarto-pooling.html", page, notebook), encoding="utf-8")
+    t = tab("quarto-pooling")
+    e = Exercise(t, "max_pool_backward_naive")
+    for _ in range(3): e.button("Hint for max_pool_backward_naive").click()
+    assert [li.inner_text().strip() for li in e.box.locator(".run-hints > li").all()] == ["one", "two x", "A solution:\ndef f():\n    return 1"]
+    assert t.page.locator(".run-exercises button").count() == 3 and t.said == []
+
+
+def test_the_scripts_are_small():
+    assert sum(p.stat().st_size for p in (ROOT / "scripts/browser").iterdir()) <= 30_000

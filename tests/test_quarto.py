@@ -4,23 +4,20 @@ import io
 import re
 import shutil
 import sys
-import threading
 from configparser import ConfigParser
-from functools import partial
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
-from test_browser import AXE, CHROMIUM, CONTRAST, CUT_OFF, LOOK, PAPER, Quiet, axe, browser, switch
+from conftest import needs_browser
+from test_browser import AXE, CONTRAST, CUT_OFF, LOOK, PAPER, switch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 build, figures = (importlib.import_module(name) for name in ("build_docs", "figures"))
 NOTEBOOK = ROOT / "nbs/07_pooling.ipynb"
-needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium was found: install it, or name it in the environment variable CHROMIUM")
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +91,7 @@ def test_the_theme_names_the_colours_of_the_navigation_bar():
 
 
 @pytest.fixture(scope="module")
-def base(folder):
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+def base(folder, serve): return serve(folder)
 
 
 def shot(tab, place):

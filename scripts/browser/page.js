@@ -1,11 +1,11 @@
 "use strict";
-// Run, edit and reset the cells of a page. Nothing is fetched before the first click on Run.
+// Run, edit and reset the cells of a page, and write its exercises in place. Nothing is fetched before the first click.
 (() => {
 const script = document.currentScript, here = new URL(".", script.src).href;
 const KEY = `cells ${location.pathname} `;
 const KEYWORDS = /^(and|as|assert|async|await|break|class|continue|def|del|elif|else|except|finally|for|from|global|if|import|in|is|lambda|nonlocal|not|or|pass|raise|return|try|while|with|yield|None|True|False)$/;
 const TOKEN = /(#.*)|((?:\b[rbfu]{1,2})?(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$)|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?))|(\b\d[\d_]*\.?\d*(?:e[+-]?\d+)?j?\b)|([^\W\d]\w*)|[^]/gi;
-let page, worker, ready, busy, clock, queue = [], cells = [], done = new Set();
+let page, worker, ready, busy, clock, queue = [], cells = [], done = new Set(), work;
 
 const make = (tag, properties = {}, ...children) => { const e = Object.assign(document.createElement(tag), properties); e.append(...children); return e; };
 const escape = text => text.replace(/[&<>]/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;"})[c]);
@@ -15,15 +15,15 @@ const colour = code => code.replace(TOKEN, (all, comment, string, number, word) 
   return kind ? `<span class="${kind}">${escape(all)}</span>` : escape(all);
 });
 const store = { // works in windows that keep nothing, too
-  get: id => { try { return localStorage.getItem(KEY + id); } catch { return null; } },
-  set: (id, text) => { try { text === null ? localStorage.removeItem(KEY + id) : localStorage.setItem(KEY + id, text); } catch {} },
+  get: (id, key = KEY) => { try { return localStorage.getItem(key + id); } catch { return null; } },
+  set: (id, text, key = KEY) => { try { text === null ? localStorage.removeItem(key + id) : localStorage.setItem(key + id, text); } catch {} },
 };
 
 const live = make("div", {className: "run-live", ariaLive: "polite"});
 live.setAttribute("role", "status");
 function say(cell, text, aloud = true) {
   cell.state.textContent = text;
-  if (aloud) live.textContent = text && `Cell ${cell.number}: ${text}`;
+  if (aloud) live.textContent = text && `${cell.title}: ${text}`;
 }
 
 // ------------------------------------------------------------ a cell: its code
@@ -39,7 +39,12 @@ function setCode(cell, text) {
   done.delete(cell.id);
   unmark(cell);
 }
-function typed(cell) { setCode(cell, cell.editor.value); store.set(cell.id, cell.text === cell.original ? null : cell.text); say(cell, "", false); }
+function typed(cell) {
+  setCode(cell, cell.editor.value);
+  store.set(cell.id, cell.text === cell.original ? null : cell.text);
+  say(cell, "", false);
+  if (cell.exercise) progress();
+}
 
 function insert(cell, text, from, to) { // as typed, so that the browser can undo it
   cell.editor.setSelectionRange(from, to);
@@ -66,7 +71,7 @@ function keys(cell, event) {
 function edit(cell) {
   if (!cell.editor) {
     cell.editor = make("textarea", {className: "run-editor", spellcheck: false, autocapitalize: "off", autocomplete: "off", value: cell.text,
-      ariaLabel: `Code of cell ${cell.number}. Control and Enter runs it, Escape leaves it.`});
+      ariaLabel: `Code of ${cell.name}. Control and Enter ${cell.exercise ? "checks" : "runs"} it, Escape leaves it.`});
     cell.editor.setAttribute("wrap", "soft");
     cell.editor.addEventListener("input", () => typed(cell));
     cell.editor.addEventListener("keydown", event => keys(cell, event));
@@ -119,7 +124,10 @@ function picture(cell, source, alt) {
 function show(cell, output) {
   if (cell.fresh) clear(cell);
   const {data, text, name} = output, last = cell.out.lastElementChild;
-  if (output.output_type === "error") {
+  if (output.output_type === "verdict") {
+    busy.verdict = output.right ? "right" : "not right yet";
+    if (output.right) solve(cell.exercise, output.text);
+  } else if (output.output_type === "error") {
     cell.out.append(block("error", pre(output.traceback)));
     markLine(cell, output.line);
   } else if (text !== undefined) {
@@ -131,7 +139,7 @@ function show(cell, output) {
     const box = block("display", "");
     if (image) box.append(picture(cell, `data:${image}${image === "image/svg+xml" ? "," + encodeURIComponent(data[image]) : ";base64," + data[image]}`));
     else if (html) {
-      box.innerHTML = html;
+      box.innerHTML = page.exercises ? html.replaceAll(page.exercises.site, new URL("..", here).href.replace(/.$/, "")) : html;
       box.querySelectorAll("img").forEach(img => img.replaceWith(picture(cell, img.src, img.alt)));
     } else box.append(pre(data["text/plain"]));
     if (data["text/markdown"]) box.classList.add("cell-output-markdown");
@@ -149,15 +157,16 @@ function reset(cell) {
 
 // ------------------------------------------------------------ running
 
+async function fetched(name) {
+  if (location.protocol === "file:") throw new Error("no server");
+  const answer = await fetch(new URL(name, here));
+  if (!answer.ok) throw new Error(`${name} answered ${answer.status}`);
+  return answer.json();
+}
+const about = async () => page ??= await fetched(script.dataset.cells); // the page's cells and exercises
 function start() { // the engine, once
   ready ??= (async () => {
-    if (location.protocol === "file:") throw new Error("no server");
-    const [notebook, engine] = await Promise.all([script.dataset.cells, "engine.json"].map(async name => {
-      const answer = await fetch(new URL(name, here));
-      if (!answer.ok) throw new Error(`${name} answered ${answer.status}`);
-      return answer.json();
-    }));
-    page = notebook;
+    const [engine] = await Promise.all([fetched("engine.json"), about()]);
     worker = new Worker(new URL("worker.js", here), {type: "module"});
     await new Promise((resolve, reject) => {
       worker.onerror = event => reject(new Error(event.message || "the worker did not start"));
@@ -186,7 +195,7 @@ function hear({kind, id, ...data}) {
     if (data.output.output_type === "error") busy.error = data.output;
   } else if (kind === "end") {
     done.add(id);
-    if (!data.ok && busy.cell !== cell) busy.failed = `${cell ? `cell ${cell.number} above it` : "the page's set-up"} raised ${busy.error.ename}`;
+    if (!data.ok && busy.cell !== cell) busy.failed = `${cell ? `${cell.name} above it` : "the page's set-up"} raised ${busy.error.ename}`;
     if (cell) {
       if (cell.fresh) clear(cell);
       cell.box.classList.remove("run-busy");
@@ -201,14 +210,14 @@ const tick = () => { // how long it has been running
   if (seconds > 1) say(busy.cell, `${busy.doing}, ${seconds} s`, false);
 };
 function finished() {
-  const {cell, ended, error, failed} = busy, {own} = page.cells.find(c => c.id === cell.id);
+  const {cell, ended, error, failed, verdict} = busy, own = page.cells.find(c => c.id === cell.id)?.own;
   busy = null;
   idle(cell);
-  const result = ended.ok ? `ran in ${ended.seconds < 0.1 ? "less than 0.1" : ended.seconds.toFixed(1)} s${own ? `, ${own}` : ""}` : `${error.ename}: ${error.evalue}`.slice(0, 200);
+  const result = verdict ?? (ended.ok ? `ran in ${ended.seconds < 0.1 ? "less than 0.1" : ended.seconds.toFixed(1)} s${own ? `, ${own}` : ""}` : `${error.ename}: ${error.evalue}`.slice(0, 200));
   say(cell, failed ? `${result} (${failed})` : result);
   if (queue.length) run(queue.shift());
 }
-function idle(cell) { cell.go.textContent = "Run"; cell.go.ariaLabel = `Run cell ${cell.number}`; cell.box.classList.remove("run-busy"); }
+function idle(cell) { cell.go.textContent = cell.verb; cell.go.ariaLabel = `${cell.verb} ${cell.name}`; cell.box.classList.remove("run-busy"); }
 
 async function run(cell) {
   if (cell.why) return;
@@ -216,17 +225,18 @@ async function run(cell) {
   busy = {cell};
   clock ??= setInterval(tick, 1000);
   cell.go.textContent = "Stop";
-  cell.go.ariaLabel = `Stop cell ${cell.number}`;
+  cell.go.ariaLabel = `Stop ${cell.name}`;
   say(cell, ready && worker ? "running" : "fetching Python");
   const mine = busy;
   try { await start(); } catch (error) { if (busy === mine) out_of_reach(cell, error); return; }
   if (busy !== mine) return;
+  if (cell.exercise) { worker.postMessage({cells: [{id: cell.id, code: cell.text, exercise: cell.exercise, module: page.exercises.module}]}); return; }
   const at = page.cells.findIndex(c => c.id === cell.id), own = page.cells[at];
   const above = page.cells.slice(0, at).filter(c => !c.why && !done.has(c.id) && (!c.optional || own.also.includes(c.id)));
   busy.left = above.length;
   worker.postMessage({cells: [...above, own].map(c => {
     const shown = cells.find(other => other.id === c.id);
-    return {id: c.id, name: shown ? `cell ${shown.number}` : "a cell that sets the page up", code: shown?.text ?? c.code};
+    return {id: c.id, name: shown?.name ?? "a cell that sets the page up", code: shown?.text ?? c.code};
   })});
 }
 function end() { worker?.terminate(); worker = ready = busy = null; queue.forEach(c => say(c, "", false)); queue = []; done.clear(); size = 0; }
@@ -245,7 +255,7 @@ function out_of_reach(cell, error) {
 
 // ------------------------------------------------------------ the page
 
-function neighbour(cell) { return cells.slice(cells.indexOf(cell) + 1).find(c => !c.why); }
+function neighbour(cell) { return cell.exercise ? null : cells.slice(cells.indexOf(cell) + 1).find(c => !c.why && !c.exercise); }
 function shortcut(cell, event) {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey || event.shiftKey) || cell.why) return;
   event.preventDefault();
@@ -253,35 +263,125 @@ function shortcut(cell, event) {
   const next = event.shiftKey && neighbour(cell);
   if (next) { if (cell.editor === document.activeElement) edit(next); else next.go.focus(); }
 }
-function adopt(box, index) {
-  const code = box.querySelector("pre.sourceCode code, pre code"), top = [...box.children].find(child => child.contains(code));
-  const button = (text, label, act) => { const b = make("button", {type: "button", textContent: text, ariaLabel: `${label} cell ${index + 1}`}); b.addEventListener("click", act); return b; };
+function button(text, label, act) { const b = make("button", {type: "button", textContent: text, ariaLabel: label}); b.addEventListener("click", act); return b; }
+function adopt(box, title, exercise) {
+  const code = box.querySelector("pre.sourceCode code, pre code"), top = [...box.children].find(child => child.contains(code)), name = title[0].toLowerCase() + title.slice(1);
   const original = code.textContent.replace(/\n$/, "");
-  const cell = {box, code, original, text: original, html: code.innerHTML, pre: code.closest("pre"), id: box.dataset.run, why: box.dataset.runNot, number: index + 1,
-    outputs: () => [...box.childNodes].slice([...box.childNodes].indexOf(cell.bar) + 1), out: make("div", {className: "run-out"}),
+  const cell = {box, code, original, text: original, html: code.innerHTML, pre: code.closest("pre"), id: box.dataset.run ?? box.id, why: box.dataset.runNot, title, name, exercise,
+    verb: exercise ? "Check" : "Run", outputs: () => [...box.childNodes].slice([...box.childNodes].indexOf(cell.bar) + 1), out: make("div", {className: "run-out"}),
     state: make("span", {className: "run-state"}), mark: make("span", {className: "run-mark"})};
+  box.classList.add("run-cell");
   cell.bar = make("div", {className: "run-bar"});
   top.after(cell.bar);
   if (cell.why) { cell.bar.append(make("span", {className: "run-state", textContent: `Not in the browser: needs ${cell.why}`})); return cell; }
-  cell.go = button("Run", "Run", () => busy?.cell === cell ? stop(cell) : run(cell));
-  cell.edit = button("Edit", "Edit", () => cell.box.classList.contains("run-editing") ? leave(cell) : edit(cell));
-  cell.reset = button("Reset", "Reset", () => reset(cell));
+  cell.go = button(cell.verb, `${cell.verb} ${name}`, () => busy?.cell === cell ? stop(cell) : run(cell));
+  cell.edit = button("Edit", `Edit ${name}`, () => cell.box.classList.contains("run-editing") ? leave(cell) : edit(cell));
+  cell.reset = button("Reset", `Reset ${name}`, () => reset(cell));
   cell.reset.hidden = true;
   cell.bar.append(cell.go, cell.edit, cell.reset, cell.mark, cell.state);
   cell.bar.setAttribute("role", "group");
-  cell.bar.setAttribute("aria-label", `Cell ${cell.number}`);
+  cell.bar.setAttribute("aria-label", title);
   cell.state.textContent = box.dataset.runNote ?? "";
   box.addEventListener("keydown", event => shortcut(cell, event));
   const kept = store.get(cell.id);
   if (kept !== null && kept !== original) setCode(cell, kept);
   return cell;
 }
+
+// ------------------------------------------------------------ exercises, in place
+
+const SOLVED = `solved ${new URL("..", here).pathname} `; // of the whole site
+const exercises = new Map(); // name: how it is opened, and where
+
+function solve(name, text) { store.set(name, text, SOLVED); progress(); }
+function progress() { // marks, and how many are solved
+  const solved = name => store.get(name, SOLVED) !== null;
+  for (const [name, {mark}] of exercises) mark.textContent = solved(name) ? "✓ solved" : store.get(`exercise-${name}`) !== null ? "begun" : "";
+  const all = [...exercises.keys()];
+  if (work) work.textContent = `${all.filter(solved).length} of ${all.length} solved`;
+  for (const link of document.querySelectorAll('main a[href*="#write-"]')) link.classList.toggle("run-solved", solved(link.hash.slice(7)));
+}
+const folded = title => [...document.querySelectorAll(".callout")].find(c => new RegExp(`(^|\\s)${title}$`).test(c.querySelector(".callout-title-container")?.textContent.trim()))?.querySelector(".callout-body");
+function hints(name) { // as they stand on the page, folded away; the last one is the solution, without the mistakes below its lines
+  const steps = [...folded(`${name}: hints`)?.querySelectorAll("li") ?? []].map(li => [...li.cloneNode(true).childNodes]);
+  const code = folded(`${name}: a solution, .*`)?.querySelector("pre code")?.textContent.replace(/^ *#[:!].*\n/gm, "").trim();
+  return code ? [...steps, ["A solution:", codeBox(code)]] : steps;
+}
+const codeBox = text => make("div", {className: "sourceCode"}, make("pre", {className: "sourceCode python"}, make("code", {className: "sourceCode python", innerHTML: colour(text)})));
+
+function open(exercise, shown) { // our function is put away meanwhile
+  exercise.box.hidden = !shown;
+  exercise.opener.ariaExpanded = String(shown);
+  exercise.place.classList.toggle("run-away", shown && exercise.place.matches(".cell"));
+}
+async function write(name) { // open an exercise below its function, or go back to it
+  const exercise = exercises.get(name);
+  exercise.opener.disabled = true;
+  try { await about(); } catch { exercise.state.textContent = "Exercises open where the page comes from a server"; return; } finally { exercise.opener.disabled = false; }
+  if (!exercise.box) {
+    const box = exercise.box = make("section", {className: "cell run-exercise", id: `exercise-${name}`}, make("p", {}, "Exercise: write ", make("code", {textContent: name})), codeBox(page.exercises.stubs[name].code));
+    box.setAttribute("aria-label", `Exercise ${name}`);
+    exercise.place.after(box);
+    const cell = adopt(box, `Exercise ${name}`, name), steps = hints(name), list = make("ol", {className: "run-hints"});
+    const more = button("Hint", `Hint for ${name}`, () => {
+      list.append(make("li", {}, ...steps[list.children.length]));
+      say(cell, `hint ${list.children.length} of ${steps.length} is shown below`);
+      more.disabled = list.children.length === steps.length;
+    });
+    more.disabled = !steps.length;
+    cell.reset.before(more);
+    cell.bar.append(button("Close", `Close exercise ${name}`, () => { open(exercise, false); exercise.opener.focus(); }));
+    cell.bar.after(list);
+    cell.outputs = () => [];
+    cells.push(exercise.cell = cell);
+  }
+  open(exercise, true);
+  edit(exercise.cell);
+  exercise.box.scrollIntoView({block: "nearest"});
+}
+async function take() { // the page as an exercise notebook, with what was written here
+  await about();
+  const {notebook, stubs, file} = structuredClone(page.exercises);
+  for (const [name, {at, report}] of Object.entries(stubs)) {
+    const text = store.get(`exercise-${name}`), said = store.get(name, SOLVED);
+    if (text !== null) notebook.cells[at].source = text;
+    if (said !== null) notebook.cells[report].outputs = [{output_type: "execute_result", data: {"text/plain": said}, metadata: {}, execution_count: null}];
+  }
+  const link = make("a", {href: URL.createObjectURL(new Blob([JSON.stringify(notebook, null, 1)], {type: "application/x-ipynb+json"})), download: file});
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+function offer() { // a button below each function that is an exercise, and all of them where the page speaks of exercises
+  const section = document.getElementById("write-it-yourself"), heading = section?.matches("h2") ? section : section?.querySelector("h2");
+  const box = heading && make("div", {className: "run-bar run-exercises"}), state = make("span", {className: "run-state"});
+  const names = (script.dataset.exercises ?? "").split(" ").filter(Boolean);
+  for (const name of names) {
+    const cell = cells.find(c => c.box.dataset.exercise === name), mark = make("span", {className: "run-mark"});
+    const opener = button("Write it yourself", `Write ${name} yourself`, () => write(name));
+    opener.ariaExpanded = "false";
+    exercises.set(name, {opener, mark, state: cell?.state ?? state, place: cell?.box ?? box});
+    if (cell) cell.mark.before(opener, mark);
+    if (box) box.append(cell ? button(name, `Write ${name} yourself`, () => write(name)) : Object.assign(opener, {textContent: name}), ...cell ? [] : [mark]);
+  }
+  if (names.length && box) {
+    work = make("span", {className: "run-mark"});
+    box.prepend(make("span", {textContent: "Write here, in the page:"}));
+    box.append(work, button("Take along as a notebook", `Take the exercises of this page along as a notebook`, () => take().catch(() => { state.textContent = "The notebook comes from the site's server"; })), state);
+    heading.after(box);
+  }
+  progress();
+  const wanted = () => { const name = location.hash.startsWith("#write-") && location.hash.slice(7); if (exercises.has(name)) write(name); };
+  addEventListener("hashchange", wanted);
+  wanted();
+}
 document.addEventListener("DOMContentLoaded", () => {
-  cells = [...document.querySelectorAll("[data-run]")].map(adopt);
+  cells = [...document.querySelectorAll("[data-run]")].map((box, n) => adopt(box, `Cell ${n + 1}`));
   if (cells.length) document.body.append(live);
+  offer();
 });
 addEventListener("storage", event => { // the same page in another tab
   const cell = cells.find(c => event.key === KEY + c.id);
   if (cell && !cell.why && cell.editor !== document.activeElement) setCode(cell, event.newValue ?? cell.original);
+  progress();
 });
 })();

@@ -1,7 +1,7 @@
 // Python for one page: Pyodide in a worker, so that the page stays alive and an endless loop can be ended.
 // `_browser.py` of the package does the rest: it runs cells and fetches what they import.
 const say = (kind, more) => postMessage({kind, ...more});
-let engine, session, loaded = 0;
+let engine, session, attempt, loaded = 0;
 
 const url = name => new URL(name, engine.files[name].here ? engine.here : engine.base).href;
 const wrong = name => new Error(`${name} is not the file that was pinned`);
@@ -53,6 +53,7 @@ async function start() {
   python.registerJsModule("_page", {fetch: getNow, engine: JSON.stringify(engine), folder: site,
     emit: output => say("output", {output: JSON.parse(output)})});
   session = python.runPython("from cs231n_lit import _browser; _browser.start()");
+  attempt = python.runPython("_browser.attempt");
 }
 
 onmessage = async ({data}) => {
@@ -61,11 +62,11 @@ onmessage = async ({data}) => {
     try { await start(); say("ready"); } catch (error) { say("failed", {why: error.message}); }
     return;
   }
-  for (const {id, name, code} of data.cells) {
+  for (const {id, name, code, exercise, module} of data.cells) {
     say("begin", {id});
     const begun = performance.now();
     let ok;
-    try { ok = session.run(code, name); } catch (error) { return say("died", {why: error.message}); } // no memory, no stack
+    try { ok = exercise ? attempt(session, code, exercise, module) : session.run(code, name); } catch (error) { return say("died", {why: error.message}); } // no memory, no stack
     say("end", {id, ok, seconds: (performance.now() - begun) / 1000});
   }
   say("idle");
