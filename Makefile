@@ -26,7 +26,7 @@ test-slow: setup ## the same with real training and long fault injection; uses C
 	nbdev_test --flags slow --n_workers 1 --timing
 	$(PY) -m pytest -m slow
 
-test-browser: setup docs ## run every cell of every page in the browser, through the page's own buttons (an hour on two cores)
+test-browser: setup docs ## run every cell in the browser, through its own button, in an hour (PAGES="pooling optim", NOTE=1 to write down the counts)
 	$(PY) -m pytest -m "slow or not slow" tests/test_browser_run.py
 
 train: setup ## train the ConvNet on the embedded pictures, in about a minute

@@ -88,10 +88,10 @@ def entry(cell, source, suffix=""):
     binds, uses, now = names(tree)
     pictures = any(kind.startswith("image/") or "<img" in str(data) for o in cell.outputs for kind, data in o.get("data", {}).items() if kind != "text/plain")
     mark = flags.get("browser", "")
-    told = "PyTorch" if flags.get("eval") == "false" else mark if mark not in ("", "own", "true") else ""
+    told = "PyTorch" if flags.get("eval") == "false" else mark if mark not in ("", "own", "optional", "true") else ""
     return {"id": cell.id + suffix, "code": source, "shown": not flags.keys() & {"hide", "export", "default_exp"} and flags.get("echo") != "false",
             "why": told or ("" if mark else reason(at_once(tree))), "lacks": told or ("" if mark else reason(source)),
-            "own": OWN["time"] if mark == "own" else "", "optional": pictures or "slow" in flags or bool(HEAVY.search(source)), "slow": "slow" in flags,
+            "own": OWN["time"] if mark == "own" else "", "optional": pictures or "slow" in flags or mark == "optional" or bool(HEAVY.search(source)), "slow": "slow" in flags,
             "binds": binds, "uses": uses, "at_once": now, "marked": bool(mark)}
 
 

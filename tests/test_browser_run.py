@@ -305,7 +305,7 @@ def test_a_page_shows_what_it_showed(tab):
 
 @browser_test
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", os.environ.get("PAGES", "").split() or PAGES)
 def test_every_page_shows_what_it_showed(tab, page):
     count, differ = run_whole_page(tab, page)
     assert differ == {}
@@ -628,7 +628,7 @@ def test_check_in_the_browser(tab, page):
     from cs231n_lit.exercises import mistakes, solution
     t = tab(page)
     for name, stub in exercises_of(page)["stubs"].items():
-        e, mistake = Exercise(t, name), list(mistakes(name).values())[-1]
+        e, mistake = Exercise(t, name), [m for m in mistakes(name).values() if re.search(rf"^(def|class) {name}\b", m.source, re.M)][-1]
         assert "not written yet" in e.check(stub["code"])[1], name
         assert e.check(solution(name))[0] == "right", (name, e.box.locator(".run-out").text_content())
         state, report = e.check(mistake.source)

@@ -301,7 +301,7 @@ function progress() { // marks, and how many are solved
   if (work) work.textContent = `${all.filter(solved).length} of ${all.length} solved`;
   for (const link of document.querySelectorAll('main a[href*="#write-"]')) link.classList.toggle("run-solved", solved(link.hash.slice(7)));
 }
-const folded = title => [...document.querySelectorAll(".callout")].find(c => new RegExp(`(^|\\s)${title}$`).test(c.querySelector(".callout-title-container")?.textContent.trim()))?.querySelector(".callout-body");
+const folded = title => [...document.querySelectorAll(".callout")].find(c => new RegExp(`(^|\\s|Tip|Note)${title}$`).test(c.querySelector(".callout-title-container")?.textContent.trim()))?.querySelector(".callout-body");
 function hints(name) { // as they stand on the page, folded away; the last one is the solution, without the mistakes below its lines
   const steps = [...folded(`${name}: hints`)?.querySelectorAll("li") ?? []].map(li => [...li.cloneNode(true).childNodes]);
   const code = folded(`${name}: a solution, .*`)?.querySelector("pre code")?.textContent.replace(/^ *#[:!].*\n/gm, "").trim();
