@@ -210,10 +210,40 @@ def test_an_unwritten_function_is_ours_in_the_meantime():
     assert not scope["report"].written and scope["relu_forward"] is ours("relu_forward")
 
 
+def test_an_unwritten_net_is_ours_in_the_meantime(monkeypatch):
+    import sys
+    scope = vars(sys.modules["__main__"])
+    class TwoLayerNet:
+        def __init__(self, input_dim=3072, hidden_dim=100, num_classes=10, weight_scale=1e-3, reg=0.0): raise NotImplementedError
+    TwoLayerNet.__module__ = "__main__"
+    monkeypatch.setitem(scope, "TwoLayerNet", TwoLayerNet)
+    assert not check(TwoLayerNet).written and scope["TwoLayerNet"] is ours("TwoLayerNet")
+
+
 def test_hints_come_one_at_a_time():
     exercises._given.clear()
     said = [str(exercises.hint("relu_backward")) for _ in range(7)]
     assert "hint 1 of 5" in said[0] and "hint 5 of 5" in said[4] and said[4] == said[6] and "x > 0" in said[6]
+
+
+def test_the_notebooks_own_assertions():
+    eq, close, fail = exercises.test_eq, exercises.test_close, exercises.test_fail
+    eq((np.ones((1, 2)), [3]), ([[1, 1]], [3]))
+    eq(np.dtype("float32"), np.float32)
+    eq({"a": np.zeros(2)}, {"a": [0, 0]})
+    close(np.ones(2), 1 + 1e-9)
+    fail(lambda: int("x"), contains="invalid literal", exc=ValueError)
+    for wrong in (lambda: eq((np.ones(2), 3), (np.ones(2), 4)), lambda: close(1, 2), lambda: fail(lambda: None), lambda: fail(lambda: int("x"), contains="no such words")):
+        with pytest.raises(AssertionError): wrong()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solutions", [True, False], ids=["solution", "stub"])
+@pytest.mark.parametrize("page", PAGES)
+def test_written_notebooks_run(page, solutions, tmp_path):
+    "From top to bottom: where functions are still to be written, ours stand in."
+    from nbclient import NotebookClient
+    NotebookClient(nbformat.from_dict(exercises.notebook(page, solutions)), timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
 
 
 # ------------------------------------------------------------ what public solutions have taught
