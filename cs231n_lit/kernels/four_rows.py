@@ -25,13 +25,15 @@ PRODUCTS = (4, 0, 0, (15, 0, 0)), (0, 1, 0, (-5, -5, -5)), (1, 2, 0, (5, -5, 5))
 class FourRows(Strips):
     "Strips whose four rows of results are worked out together."
     products: Int
+    together: Int                 # tiles whose first sums wait while the next ones are worked out
     taken: cython.pointer(Int)    # three taps of each product
     factors: cython.pointer(Int)  # and fifteen times their factors
     cuts: cython.pointer(Int)     # first product of each of eight sums
 
     def __init__(self, x_shape, w_shape, stride, pad, itemsize, bands=1):
         Strips.__init__(self, x_shape, w_shape, stride, pad, itemsize, bands, 4, 4, 1 << 15)
-        self.space = 5 * self.part + 24 * self.beside * self.length
+        self.together = 8
+        self.space = 5 * self.part + self.together * 24 * self.beside * self.length
         sums, groups, lines = [[] for _ in range(8)], (self.HH + 2) // 3, self.places_of_taps()
         for c, q, n in np.ndindex(self.C, self.WW, groups):
             p, after = n * self.HH // groups, (n + 1) * self.HH // groups  # two taps or three
@@ -132,14 +134,17 @@ def four_rows_product(taps: cython.pointer(Real), bias: cython.pointer(Real), pa
         u: Int = g.count if last else 0
         end: Int = g.count + g.rest if last else g.count
         while u < end:
+            tiles = min(g.together, (end - u) // g.beside)
             for r in range(4):
                 k = g.cuts[r]
-                strip_tile_of(taps + k * R, parts, bias + (g.F if r else m) * n, spare + r * 6 * n, g, Part(u, k, g.cuts[r + 1] - k, n, n, True), R)
-            unmix(spare, 6 * n)
-            for r in range(4):
+                for t in range(tiles):
+                    strip_tile_of(taps + k * R, parts, bias + (g.F if r else m) * n, spare + (4 * t + r) * 6 * n, g, Part(u + t * g.beside, k, g.cuts[r + 1] - k, n, n, True), R)
+            for t in range(tiles): unmix(spare + 4 * t * 6 * n, 6 * n)
+            for r in range(3, -1, -1):  # so that where tiles overlap, the later one has the last word, as if each were alone
                 k = g.cuts[r + 4]
-                strip_tile_of(taps + k * R, parts, spare + r * 6 * n, out + (m * g.Q + r * g.Wo), g, Part(u, k, g.cuts[r + 5] - k, g.Q, n, False), R)
-            u += g.beside
+                for t in range(tiles):
+                    strip_tile_of(taps + k * R, parts, spare + (4 * t + r) * 6 * n, out + (m * g.Q + r * g.Wo), g, Part(u + t * g.beside, k, g.cuts[r + 5] - k, g.Q, n, False), R)
+            u += tiles * g.beside
         taps = taps + R * g.products
         f += R
 
@@ -150,10 +155,10 @@ def forward_four_rows(x: Real[::1], others: tuple, g: FourRows, k0: Int, k1: Int
     out: Real[::1] = others[2]
     room: Real[::1] = others[3]
     images, w, b, results, spare = pointer(x), pointer(taps), pointer(bias), pointer(out), pointer(room)
-    parts = spare + 24 * g.beside * g.length
+    parts = spare + g.together * 24 * g.beside * g.length
     fine: cython.bint = True
     with cython.nogil:
-        zero(spare, 24 * g.beside * g.length)
+        zero(spare, g.together * 24 * g.beside * g.length)
         zero(parts, g.part)
         for k in range(k0, k1):
             n, i = k // g.bands, k % g.bands * g.high

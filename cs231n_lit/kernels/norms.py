@@ -43,13 +43,13 @@ class Sets:
 @cython.exceptval(check=False)
 def total(x: cython.const[Real][::1], a: Int, n: Int) -> cython.double:
     "The sum of x[a : a + n]."
-    lane = cython.declare(cython.double[32])
+    lane = cython.declare(cython.double[16])
     s: cython.double = 0
-    for l in range(32): lane[l] = 0
-    for i in range(a, a + n - 31, 32):
-        for l in range(32): lane[l] += x[i + l]
-    for l in range(32): s += lane[l]
-    for i in range(a + n - n % 32, a + n): s += x[i]
+    for l in range(16): lane[l] = 0
+    for i in range(a, a + n - 15, 16):
+        for l in range(16): lane[l] += x[i + l]
+    for l in range(16): s += lane[l]
+    for i in range(a + n - n % 16, a + n): s += x[i]
     return s
 
 # %% ../../nbs/kernels/22_norms.ipynb #438a7130
@@ -58,13 +58,13 @@ def total(x: cython.const[Real][::1], a: Int, n: Int) -> cython.double:
 @cython.exceptval(check=False)
 def total_squares(x: cython.const[Real][::1], a: Int, n: Int, mean: cython.double) -> cython.double:
     "The sum of (x[a : a + n] - mean)²."
-    lane = cython.declare(cython.double[32])
+    lane = cython.declare(cython.double[16])
     s: cython.double = 0
-    for l in range(32): lane[l] = 0
-    for i in range(a, a + n - 31, 32):
-        for l in range(32): lane[l] += (x[i + l] - mean)*(x[i + l] - mean)
-    for l in range(32): s += lane[l]
-    for i in range(a + n - n % 32, a + n): s += (x[i] - mean)*(x[i] - mean)
+    for l in range(16): lane[l] = 0
+    for i in range(a, a + n - 15, 16):
+        for l in range(16): lane[l] += (x[i + l] - mean)*(x[i + l] - mean)
+    for l in range(16): s += lane[l]
+    for i in range(a + n - n % 16, a + n): s += (x[i] - mean)*(x[i] - mean)
     return s
 
 # %% ../../nbs/kernels/22_norms.ipynb #90422202
@@ -119,20 +119,20 @@ def norm_forward(x, gamma, beta, G, eps, given, parallel):
 def gradient_sums(dout: cython.const[Real][::1], x: cython.const[Real][::1], a: Int, n: Int, mean: cython.double,
                   sums: cython.double[:, ::1], c: Int) -> cython.void:
     "Into sums[:, c]: the sum of dout, and of dout · (x - mean)."
-    lane = cython.declare(cython.double[32])
-    cross = cython.declare(cython.double[32])
+    lane = cython.declare(cython.double[16])
+    cross = cython.declare(cython.double[16])
     s: cython.double = 0
     t: cython.double = 0
-    for l in range(32):
+    for l in range(16):
         lane[l] = 0
         cross[l] = 0
-    for i in range(a, a + n - 31, 32):
-        for l in range(32): lane[l] += dout[i + l]
-        for l in range(32): cross[l] += (x[i + l] - mean)*dout[i + l]
-    for l in range(32):
+    for i in range(a, a + n - 15, 16):
+        for l in range(16): lane[l] += dout[i + l]
+        for l in range(16): cross[l] += (x[i + l] - mean)*dout[i + l]
+    for l in range(16):
         s += lane[l]
         t += cross[l]
-    for i in range(a + n - n % 32, a + n):
+    for i in range(a + n - n % 16, a + n):
         s += dout[i]
         t += (x[i] - mean)*dout[i]
     sums[0, c] = s
