@@ -42,7 +42,7 @@ fuzz: setup ## random layers on the compiled kernels, against float64 NumPy, for
 sanitize: setup ## look for memory errors in the compiled kernels: thousands of random calls, in minutes (needs GCC)
 	$(PY) scripts/sanitize.py
 
-mutate: setup ## how good are the tests? Spoil one thing at a time in seven modules, in minutes (MODULES="layers optim" for some)
+mutate: setup ## how good are the tests? Spoil one thing at a time in seven modules and the kernels, in an hour (MODULES="layers optim" for some, MODULES=kernels)
 	$(PY) scripts/mutate.py $(MODULES)
 
 coverage: setup ## which lines and branches do the pages and the tests run?

@@ -55,7 +55,7 @@ class Search:
         os.pwrite(self.last, text, 0)
         os.ftruncate(self.last, len(text))
         self.count[kernels.name, type(case).__name__.lower()] += 1
-        faulthandler.dump_traceback_later(120, exit=True)
+        faulthandler.dump_traceback_later(600, exit=True)
         (apart if self.args.apart else self.cases.Case.check)(case, kernels)
         faulthandler.cancel_dump_traceback_later()
 
@@ -73,10 +73,12 @@ class Search:
             for kernels in self.kernels:
                 for kind in args.kinds:
                     try: self.round(number, kernels, kind, ROUND[kind])
+                    except KeyboardInterrupt: return self.report(number)
                     except Exception as e:
                         return print(f"seed {number}: {str(e).splitlines()[0]}\nagain: python scripts/fuzz.py {os.pread(self.last, 10000, 0).decode()}", flush=True) or 1
                     if self.args.layers and self.count.total() >= self.args.layers or time.time() - start > self.args.seconds: return self.report(number)
             number += 1
+            if not (number - args.seed) % 10: self.report(number)
 
     def report(self, number):
         for kernels in self.kernels:
@@ -100,7 +102,7 @@ def outside(args, package, isa, share=1, env=None, more=()):
     last = ROOT / "build" / "last_layer.txt"
     command = [sys.executable, __file__, "--inside", "--last", str(last), "--seed", str(args.seed), "--isa", *isa, "--kinds", *args.kinds,
                "--seconds", str(args.seconds * share), "--layers", str(int(args.layers * share)), *(["--case", args.case] if args.case else []), *more]
-    done = subprocess.run(command, env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(package), **(env or {})})
+    done = subprocess.run(command, env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(package), **(env or {})})
     if done.returncode in (0, 1): return done.returncode
     print(f"a crash ({done.returncode}): python scripts/fuzz.py {last.read_text()}", flush=True)
     if not more and not args.case: outside(args, package, isa, share, env, ("--apart",))  # once more, for a smaller one

@@ -2,6 +2,7 @@
 
     python scripts/mutate.py               all modules below
     python scripts/mutate.py layers optim  only these
+    python scripts/mutate.py kernels       the compiled kernels, by scripts/mutate_kernels.py
 
 Spoiled are comparisons, operators, constants, conditions, keyword arguments, returned values, statements and calls (left out); not the text of
 error messages, documentation and annotations. No file is changed: pytest collects the tests once, then each mutant is a forked process in which
@@ -15,6 +16,7 @@ import inspect
 import mmap
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -204,7 +206,11 @@ class Mutation:
 
 
 if __name__ == "__main__":
-    modules = sys.argv[1:] or list(TESTS)
+    modules = sys.argv[1:] or [*TESTS, "kernels"]
+    if "kernels" in modules:
+        modules.remove("kernels")
+        status = subprocess.run([sys.executable, ROOT / "scripts" / "mutate_kernels.py"]).returncode
+        if not modules or status: sys.exit(status)
     with tempfile.TemporaryDirectory() as folder:
         files = [f"{ROOT}/tests/test_{tests}.py" for tests in {TESTS[name]: 0 for name in modules}]
         sys.exit(pytest.main(["-q", "--no-header", "-s", "-p", "no:cacheprovider", f"--basetemp={folder}/tests", *files], [Mutation(modules)]))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from cs231n_lit.kernels.share import Team
-from kernel_cases import AWKWARD, Affine, Conv, InNumPy, Norm, Pool, Relu, Step, found, layers
+from kernel_cases import AWKWARD, Affine, Conv, InNumPy, LastPixel, Norm, Pool, Relu, Space, Step, found, layers
 
 KERNELS = found()
 pytestmark = pytest.mark.skipif(not KERNELS, reason="kernels are not compiled")
@@ -19,6 +19,14 @@ each = pytest.mark.parametrize("kernels", KERNELS, ids=repr)
 def test_awkward_layers(kernels, shapes, dtype):
     for k, way in enumerate([None, *(name for name, way in kernels.ways.items() if way.supports(*shapes))]):
         Conv(*shapes, way, dtype=dtype, threads=2 + k % 3, eager=k % 2 == 0, seed=k).check(kernels)
+
+
+@each
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_ends(kernels, dtype):
+    "The last number of several that are looked at, and the ends of work space."
+    for way in "winograd", "windows": LastPixel(way, dtype=dtype, spoilt=True).check(kernels)
+    Space(dtype=dtype).check(kernels)
 
 
 LAYERS = {"conv": 150, "pool": 40, "norm": 40, "affine": 30, "relu": 10, "step": 15, "sandwich": 20}
