@@ -296,6 +296,14 @@ def test_another_right_way_with_a_remark():
     assert report.passed and report.remarks[0].startswith("Right, too")
 
 
+@pytest.mark.parametrize("begin, passes", [(0, True), (1, True), (-1, False), (2, False)])
+def test_where_adams_count_begins(begin, passes):
+    "The course's file began with 1 in some years."
+    def adam(w, dw, config=None): return ours("adam")(w, dw, {"t": begin} | (config or {}))
+    report = check(adam)
+    assert report.passed == passes and bool(report.remarks) == (begin == 1), report
+
+
 def test_the_courses_empty_functions_are_not_written():
     def affine_forward(x, w, b):
         out = None
