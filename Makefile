@@ -10,7 +10,7 @@ PY := $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MPLBACKEND ?= agg
 
-.PHONY: help docs test test-slow test-browser train bench fuzz sanitize mutate coverage release preview prepare setup clean
+.PHONY: help docs test test-slow test-browser test-arm train bench fuzz sanitize mutate coverage release preview prepare setup clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 14
@@ -28,6 +28,9 @@ test-slow: setup ## the same with real training and long fault injection; uses C
 
 test-browser: setup docs ## run every cell in the browser, through its own button, in an hour (PAGES="pooling optim", NOTE=1 to write down the counts)
 	$(PY) -m pytest -m "slow or not slow" tests/test_browser_run.py
+
+test-arm: setup ## build the kernels for 64-bit ARM and run their tests under emulation (Debian or Ubuntu: qemu-user, gcc-aarch64-linux-gnu)
+	$(PY) scripts/arm.py $(ARGS)
 
 train: setup ## train the ConvNet on the embedded pictures, in about a minute
 	$(BIN)/cs231n-lit train

@@ -19,20 +19,24 @@ from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).resolve().parent
 SHARED = 'cs231n_lit._cyutility'  # Cython's own code for memoryviews, compiled once instead of in every module
-# name in the module's file: the instruction set, bytes of a vector register, its compiler flags
-X86 = platform.machine().lower() in ('x86_64', 'amd64')
-TARGETS = {'v1': ('x86-64' if X86 else platform.machine(), 16, []),
-           'v3': ('x86-64-v3', 32, ['-march=x86-64-v3']),
-           'v4': ('x86-64-v4', 64, ['-march=x86-64-v4', '-mprefer-vector-width=512'])}
+# name in the module's file: the instruction set, bytes of a vector register, number of these, compiler flags
+NEON = {'neon': ('aarch64', 16, 32, [])}
+X86 = {'v1': ('x86-64', 16, 16, []),
+       'v3': ('x86-64-v3', 32, 16, ['-march=x86-64-v3']),
+       'v4': ('x86-64-v4', 64, 32, ['-march=x86-64-v4', '-mprefer-vector-width=512'])}
+MACHINE = platform.machine().lower()
+TARGETS = NEON if MACHINE in ('aarch64', 'arm64') else X86 if MACHINE in ('x86_64', 'amd64') else {'v1': (MACHINE, 16, 16, [])}
 EXTRA = os.environ.get('CS231N_LIT_CFLAGS', '').split()
 PURE = os.environ.get('CS231N_LIT_PURE', '') not in ('', '0')
 # Flags used where the compiler has them. None of them changes a result (so no -ffast-math): NaN, infinity and
 # rounding stay as written. Those of the convolution keep compilers from rearranging the loops over one vector
-# (unrolling, splitting, jamming them) before they vectorise them, which costs a factor of ten and more.
+# (unrolling, splitting, jamming them) before they vectorise them, which costs a factor of ten and more; on ARM also
+# from fetching numbers so early that sums have to give up their registers.
 FLAGS = [['-O3'], ['-g0'], ['-fno-math-errno'], ['-fno-trapping-math'], ['-Wno-unused-function']]
 FLAGS_OF = {'conv': [['-fno-loop-unroll-and-jam'], ['-fno-tree-loop-distribution'], ['-fno-tree-loop-distribute-patterns'],
                      ['-DCYTHON_INLINE=inline __attribute__((always_inline))'],
                      ['--param=max-completely-peel-times=7', '--param=max-completely-peeled-insns=1000'],  # GCC
+                     ['-fno-schedule-insns'],                                                              # GCC on ARM
                      ['-mllvm', '-unroll-full-max-count=7']],                                              # clang
             'layers': [['--param=max-completely-peel-times=14', '--param=max-completely-peeled-insns=1000']]}
 # The modules of cs231n_lit/kernels that are joined to one before they are compiled, each below those it imports from: the
@@ -72,6 +76,24 @@ def joined(texts):
     return '\n'.join(lines) + '\n'
 
 
+def source_of(kernel, target, compiler):
+    "The kernels' sources with facts about this build appended; `fast_layers.status()` reads them."
+    isa, vector, registers, _ = {**X86, **NEON, **TARGETS}[target]
+    texts = [(HERE/'cs231n_lit'/'kernels'/f'{source}.py').read_text(encoding='utf8') for source in SOURCES[kernel]]
+    facts = dict(ISA=isa, SOURCES=SOURCES[kernel], SOURCE_HASH=digest(*texts), COMPILER=compiler)
+    text = joined(texts)
+    for name, value in dict(vector_bytes=vector, registers=registers).items():
+        text = re.sub(rf'^(def {name}\(\).*return )\d+', rf'\g<1>{value}', text, flags=re.M)
+    return text + '\n' + ''.join(f'{k} = {v!r}\n' for k, v in facts.items())
+
+
+def cython_command(module):
+    "What translates `module`, from a copy of its source in the current folder, or makes the code that all modules share."
+    name, directives = module.rpartition('.')[2], [a for k, v in DIRECTIVES.items() for a in ('-X', f'{k}={v}')]
+    args = [f'--generate-shared={name}.c'] if module == SHARED else [f'--shared={SHARED}', *directives, '--module-name', module, f'{name}.py']
+    return [sys.executable, '-m', 'cython', *args]
+
+
 def write_if_changed(path, text):
     if not path.exists() or path.read_text(encoding='utf8') != text: path.write_text(text, encoding='utf8')
 
@@ -91,8 +113,8 @@ class build_kernels(build_ext):
             self.extensions, self.failed = [], [f'no usable C compiler ({e})']
             return self.report()
         asked = os.environ.get('CS231N_LIT_TARGETS', ' '.join(TARGETS)).split()
-        targets = {t: self.accepted([extra]) for t, (_, _, extra) in TARGETS.items() if t in asked}
-        targets = {t: f for t, f in targets.items() if f or not TARGETS[t][2]}
+        targets = {t: self.accepted([extra]) for t, (*_, extra) in TARGETS.items() if t in asked}
+        targets = {t: f for t, f in targets.items() if f or not TARGETS[t][-1]}
         self.flags = {f'_{kernel}_{t}': f + own + EXTRA for kernel, f in flags.items() for t, own in targets.items()}
         self.extensions[:] = [e for e in self.extensions if e.name == SHARED or e.name.rpartition('.')[2] in self.flags]
         self.parallel = self.parallel or min(len(self.extensions), os.cpu_count() or 1)
@@ -140,7 +162,7 @@ class build_kernels(build_ext):
                            sys.version, self.compiler_name, version('cython'))
             if not kept.exists() or not stamp.exists() or stamp.read_text() != state:
                 stamp.unlink(missing_ok=True)
-                ext.sources = [self.translate(source, ext.name)]
+                ext.sources = [self.translate(ext.name)]
                 super().build_extension(ext)
                 shutil.copy2(built, kept)
                 stamp.write_text(state)
@@ -152,25 +174,15 @@ class build_kernels(build_ext):
             built.unlink(missing_ok=True)
 
     def copy_source(self, name):
-        "The kernels' sources with facts about this build appended; `fast_layers.status()` reads them."
-        kernel, target = name[1:].rsplit('_', 1)
-        isa, vector, _ = TARGETS[target]
-        texts = [(HERE/'cs231n_lit'/'kernels'/f'{source}.py').read_text(encoding='utf8') for source in SOURCES[kernel]]
-        facts = dict(ISA=isa, SOURCES=SOURCES[kernel], SOURCE_HASH=digest(*texts), COMPILER=self.compiler_name)
-        text = re.sub(r'^(def vector_bytes\(\).*return )\d+', rf'\g<1>{vector}', joined(texts), flags=re.M)
         path = self.folder/f'{name}.py'
-        write_if_changed(path, text + '\n' + ''.join(f'{k} = {v!r}\n' for k, v in facts.items()))
+        write_if_changed(path, source_of(*name[1:].rsplit('_', 1), self.compiler_name))
         return path
 
-    def translate(self, source, module):
+    def translate(self, module):
         "Runs Cython in a process of its own, so that several run at once."
-        name = module.rpartition('.')[2]
-        out = self.folder/f'{name}.c'
-        directives = [a for k, v in DIRECTIVES.items() for a in ('-X', f'{k}={v}')]
-        args = [f'--shared={SHARED}', *directives, '--module-name', module, f'{name}.py'] if source else [f'--generate-shared={name}.c']
-        run = subprocess.run([sys.executable, '-m', 'cython', *args], cwd=self.folder, capture_output=True, text=True)
+        run = subprocess.run(cython_command(module), cwd=self.folder, capture_output=True, text=True)
         if run.returncode: raise RuntimeError(f'Cython failed:\n{run.stdout}{run.stderr}')
-        return os.path.relpath(out, HERE)
+        return os.path.relpath(self.folder/(module.rpartition('.')[2] + '.c'), HERE)
 
     def get_outputs(self): return [o for o in super().get_outputs() if Path(o).exists()]
 

@@ -25,15 +25,16 @@ def same(ours, theirs, limit):
         assert a.shape == b.shape and abs(a - b).max() <= limit * abs(b).max()
 
 
-@pytest.fixture(params=[(16, np.float64), (32, np.float32), (64, np.float32)], ids=["4 numbers", "8 numbers", "16 numbers"])
+@pytest.fixture(params=[(16, 16, np.float64), (16, 32, np.float32), (32, 16, np.float32), (64, 32, np.float32)],
+                ids=["4 numbers", "4 numbers in 32 registers", "8 numbers", "16 numbers"])
 def dtype(request, monkeypatch):
     "A type of number, and kernels that plan for registers of so many of them."
     def forget():
         for name in [name for name in sys.modules if name.startswith("cs231n_lit.kernels.")]:
             for thing in vars(sys.modules[name]).values(): getattr(thing, "cache_clear", int)()
     forget()
-    monkeypatch.setattr(tile, "vector_bytes", lambda: request.param[0])
-    yield request.param[1]
+    for name, value in zip(("vector_bytes", "registers"), request.param): monkeypatch.setattr(tile, name, lambda value=value: value)
+    yield request.param[2]
     forget()
 
 

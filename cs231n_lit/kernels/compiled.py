@@ -9,6 +9,7 @@ __all__ = ['ISAS', 'KERNELS', 'compiled', 'BUILD', 'said', 'choices', 'load', 's
 import hashlib
 import importlib
 import os
+import platform
 import time
 import warnings
 from functools import partial
@@ -17,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 # %% ../../nbs/kernels/30_compiled.ipynb #2ab7438a
-ISAS = {"x86-64-v4": ("v4", "AVX2 FMA3 AVX512_SKX"),  # best first: ending of the modules compiled for it, features it needs
-        "x86-64-v3": ("v3", "AVX2 FMA3"),
-        "x86-64": ("v1", "")}
+ISAS = ({"aarch64": ("neon", "")} if platform.machine().lower() in ("aarch64", "arm64") else
+        {"x86-64-v4": ("v4", "AVX2 FMA3 AVX512_SKX"),  # best first: ending of the modules compiled for it, features it needs
+         "x86-64-v3": ("v3", "AVX2 FMA3"),
+         "x86-64": ("v1", "")})
 
 def _cpu_features():
     "What this processor can do, by NumPy's account; nothing if NumPy does not say."
