@@ -45,6 +45,7 @@ def run(notebook, folder):
         result = ipython.run_cell(source, store_history=True)
         if error := result.error_before_exec or result.error_in_exec: break
     Path(folder, "error.txt").write_text("".join(traceback.format_exception(error)) + "in the cell\n" + source if error else "", encoding="utf-8")
+    os._exit(0)  # at once: a page's threads and idle workers are not waited for
 
 
 def errors(notebooks, folder):
@@ -78,5 +79,5 @@ def warm_up():
 
 
 if __name__ == "__main__":
-    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    os.environ |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "OPENBLAS_NUM_THREADS": "1"}  # the cores go to the pages
     print(json.dumps(errors(sys.argv[2:], sys.argv[1])))
