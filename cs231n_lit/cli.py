@@ -75,10 +75,7 @@ def _parser(command=None):
     parser = argparse.ArgumentParser(prog="cs231n-lit", description="Train a convolutional net, use it, fetch CIFAR-10, or say what is in use.")
     parser.add_argument("--version", action="version", version=f"cs231n-lit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    def add(name, what, **more):
-        command = commands.add_parser(name, help=what, allow_abbrev=False, **{"description": what[0].upper() + what[1:] + "."} | more)
-        command.set_defaults(parser=command)
-        return command
+    def add(name, what, **more): return commands.add_parser(name, help=what, **{"description": what[0].upper() + what[1:] + "."} | more)
     train = add("train", "train the three-layer ConvNet", description=(
         "Train conv - ReLU - 2x2 max pool - affine - ReLU - affine - softmax. The embedded pictures need no download and take about a "
         "minute on two cores. Results go to a new folder in RUNS: the best net, the newest checkpoint, history.json, curves.png and filters.png."))
@@ -106,6 +103,9 @@ def _parser(command=None):
         from cs231n_lit import exercises, sweep
         exercises.add_commands(commands)
         sweep.add_command(commands)
+    for command in commands.choices.values():
+        command.allow_abbrev = False
+        command.set_defaults(parser=command)
     return parser
 
 _CHANGEABLE = "num_epochs", "lr_decay", "print_every", "threads"
@@ -393,6 +393,6 @@ def main(argv: list | None = None,  # command-line arguments; those of the proce
         parser.error(f"unrecognized arguments: {' '.join(unknown)}" + (f" (did you mean {known[0]}?)" if known else ""))
     try: return _function(args.command)(args)
     except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as e:
-        print(f"cs231n-lit {args.command}: {e}", file=sys.stderr)
+        print(f"cs231n-lit {args.command}: {str(e).removeprefix(f'{args.command}: ')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt: return 130

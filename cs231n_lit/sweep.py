@@ -14,6 +14,7 @@ import shutil
 import sys
 import threading
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -495,6 +496,15 @@ def _space(words):
     return found
 
 # %% ../nbs/19_sweep.ipynb #366d8a9d
+def _whole(least, also=None):
+    "A parser of option values: whole numbers of at least `least`, and one more."
+    def number(text):
+        try: n = int(text)
+        except ValueError: n = None
+        if n is None or n < least and n != also: raise ArgumentTypeError(f"needs a whole number of at least {least}{'' if also is None else f', or {also}'}; got {text!r}")
+        return n
+    return number
+
 def add_command(commands: Any,  # what `ArgumentParser.add_subparsers` returned
                ) -> None:
     "Add the command `sweep` to a parser."
@@ -505,11 +515,11 @@ def add_command(commands: Any,  # what `ArgumentParser.add_subparsers` returned
     parser.add_argument("--model", choices=list(_MODELS), default="cnn", help="cnn: ThreeLayerConvNet; fc: FullyConnectedNet (default: cnn)")
     parser.add_argument("--data", choices=["pictures", "cifar10"], default="pictures", help="what to train on (default: pictures)")
     parser.add_argument("--cifar10-dir", metavar="DIR", help="folder of CIFAR-10, where it is not found by itself")
-    parser.add_argument("--trials", type=int, default=20, metavar="int", help="settings to try (default: 20)")
-    parser.add_argument("--epochs", type=int, nargs="+", default=[5], metavar="int", help="epochs of each trial; several numbers, such as 1 3 9: successive halving (default: 5)")
-    parser.add_argument("--jobs", type=int, default=-1, metavar="int", help="trials side by side (default: -1, as many as there are cores)")
-    parser.add_argument("--threads", type=int, default=1, metavar="int", help="threads of each trial (default: 1)")
-    parser.add_argument("--seed", type=int, default=231, metavar="int", help="seed of the draws (default: 231)")
+    parser.add_argument("--trials", type=_whole(1), default=20, metavar="int", help="settings to try (default: 20)")
+    parser.add_argument("--epochs", type=_whole(1), nargs="+", default=[5], metavar="int", help="epochs of each trial; several numbers, such as 1 3 9: successive halving (default: 5)")
+    parser.add_argument("--jobs", type=_whole(1, also=-1), default=-1, metavar="int", help="trials side by side (default: -1, as many as there are cores)")
+    parser.add_argument("--threads", type=_whole(1), default=1, metavar="int", help="threads of each trial (default: 1)")
+    parser.add_argument("--seed", type=_whole(0), default=231, metavar="int", help="seed of the draws (default: 231)")
     parser.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster whose scheduler is there, such as tcp://10.0.0.1:8786")
     parser.add_argument("--out", type=Path, default=Path("runs/sweep"), metavar="FOLDER", help="folder of the sweep (default: runs/sweep)")
     parser.add_argument("--show", type=Path, metavar="FOLDER", help="only show what a folder holds: the table, and the plots as files in it")

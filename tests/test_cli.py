@@ -87,7 +87,7 @@ def test_mistakes_are_told_in_a_line(tmp_path, capsys, options, message):
     (["train", "--learning-rate", "nan"], "argument --learning-rate: needs a number above 0; got 'nan'"),
     (["train", "--shift", "-1"], "argument --shift: needs a whole number of at least 0"),
     (["train", "--learning-rat", "1"], "unrecognized arguments: --learning-rat 1 (did you mean --learning-rate?)"),
-    (["status", "--zzz"], "unrecognized arguments: --zzz\n"), (["evaluate"], "the following arguments are required: RUN"),
+    (["sweep", "--trial", "3"], "unrecognized arguments: --trial 3 (did you mean --trials?)"), (["status", "--zzz"], "unrecognized arguments: --zzz\n"), (["evaluate"], "the following arguments are required: RUN"),
     (["predict", "a"], "the following arguments are required: IMAGE"),
     (["fly"], "invalid choice: 'fly'"), ([], "required: command"),
 ])

@@ -254,5 +254,8 @@ def test_command(tmp_path, capsys):
     assert main(words) == 0 and len(load_trials(out)) == 3
     assert main(["sweep", "--show", str(out)]) == 0 and (out / "curves.png").exists()
     for wrong, said in [(["--space", "learning_rat=1"], "no setting is called 'learning_rat'"), (["--space", "reg"], "--space needs name=range"),
-                        (["--show", str(tmp_path)], "not the folder of a sweep"), (["--trials", "0", "--out", str(tmp_path / "z")], "at least 1")]:
+                        (["--show", str(tmp_path)], "not the folder of a sweep"), ([*words[1:], "--seed", "1"], f"cs231n-lit sweep: {out} holds another sweep, with seed = 231")]:
         assert main(["sweep", *wrong]) == 1 and said in capsys.readouterr().err
+    for option, needs in {"--trials 0": "at least 1", "--epochs 1 x": "at least 1", "--jobs 0": "at least 1, or -1", "--jobs -2": "at least 1, or -1", "--threads 1.5": "at least 1", "--seed -1": "at least 0"}.items():
+        with pytest.raises(SystemExit): main(["sweep", *option.split()])
+        assert f"argument {option.split()[0]}: needs a whole number of {needs}; got '{option.split()[-1]}'" in capsys.readouterr().err
