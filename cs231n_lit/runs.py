@@ -159,9 +159,9 @@ def show_confusion(M: np.ndarray,     # counts, rows the true classes, shape (C,
     from cs231n_lit.vis_utils import panels
     C, shares = len(classes), M / np.maximum(M.sum(axis=1, keepdims=True), 1)
     ax = panels(1, 1, 0.5 * C + 1.6, 0.42 * C + 1.3)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=2, aspect="auto")  # pale enough for black letters
     for i, j in np.ndindex(C, C):
-        if M[i, j]: ax.text(j, i, M[i, j], ha="center", va="center", fontsize=8, color="white" if shares[i, j] > 0.5 else "black")
+        if M[i, j]: ax.text(j, i, M[i, j], ha="center", va="center", fontsize=8, color="black")
     ax.set_xticks(range(C), classes, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(C), classes)
     ax.set(xlabel="predicted", ylabel="true")

@@ -447,7 +447,7 @@ def plot_settings(records: list,  # as `load_trials` gives them
     for ax in axes[len(names):]: ax.set_axis_off()
     for ax, name in zip(axes, names):
         x, ends = _scale([r["settings"][name] for r in done])
-        ax.plot(x, [r["score"] for r in done], "o", color=BLUE, alpha=.7)
+        ax.plot(x, [r["score"] for r in done], "o", color=BLUE)
         ax.plot(x[-1], done[-1]["score"], "o", color=ORANGE)
         ax.set(xlabel=name, ylabel="score" if ax in axes[::columns] else "")
         ax.set_xticks(np.linspace(0, 1, len(ends)), ends)
@@ -462,7 +462,7 @@ def plot_parallel(records: list,  # as `load_trials` gives them
     ax = panels(1, width=1 + len(columns), height=3)
     for k, r in enumerate(done):
         best = k == len(done) - 1
-        ax.plot([c[0][k] for c in columns], color=ORANGE if best else BLUE, alpha=1 if best else .1 + .5 * columns[-1][0][k], lw=2.2 if best else 1)
+        ax.plot([c[0][k] for c in columns], color=ORANGE if best else BLUE, lw=2.5 if best else 1)
     for i, (_, ends) in enumerate(columns):
         for place, text in zip(np.linspace(0, 1, len(ends)), ends): ax.annotate(text, (i, place), (4, 2), textcoords="offset points", fontsize=8)
     ax.set_xticks(range(len(columns)), [*names, "score"])
@@ -476,7 +476,7 @@ def plot_curves(records: list,  # of `train_net`, as `load_trials` gives them
     best = best_trial(records)["trial"]
     ax = panels(1, width=5)
     for trial, r in sorted(last.items(), key=lambda item: item[0] == best):
-        ax.plot(r["validation"], "-", marker=".", color=ORANGE if trial == best else BLUE, alpha=1 if trial == best else .4)
+        ax.plot(r["validation"], "-", marker=".", color=ORANGE if trial == best else BLUE, lw=2.5 if trial == best else 1)
     ax.set(xlabel="epoch", ylabel="validation accuracy")
 
 # %% ../nbs/19_sweep.ipynb #68972b8f

@@ -104,6 +104,12 @@ def offline(page):
     return re.sub(r"<script\b[^>]*>\s*define\('jquery'.*?</script>\s*", "", page, flags=re.S)
 
 
+def sd_table(m):
+    "A table in its box; one with sentences in it is called wordy: on a phone its cells stand one below the other."
+    wordy = any(len(html.unescape(TAGS.sub("", cell))) > 60 for cell in re.findall(r"<td\b.*?</td>", m[1], re.S))
+    return f'<div class="sd-table{" wordy" if wordy else ""}" tabindex="0">{m[1]}'
+
+
 def by_keyboard(page):
     "Boxes that may scroll can be reached by keyboard; what unfolds a part of the sidebar or of the text is a button."
     def wide(m):
@@ -112,7 +118,7 @@ def by_keyboard(page):
     page = re.sub(r'(<pre(?: class="(?!sourceCode)[^"]*")?)>((<code\b.*?)</code>)', wide, page, flags=re.S)
     page = re.sub(r'<math\b[^>]*\bdisplay="block".*?</math>', r'<span class="math display" tabindex="0">\g<0></span>', page, flags=re.S)
     if "sd-table" not in page: page = re.sub(r"<table\b.*?</table>", r'<div class="sd-table">\g<0></div>', page, flags=re.S)
-    page = page.replace('<div class="sd-table">', '<div class="sd-table" tabindex="0">')
+    page = re.sub(r'<div class="sd-table">(.*?</table>)', sd_table, page, flags=re.S)
     page = re.sub(r'<div(?=[^>]* class="callout-header)(?=[^>]* data-bs-toggle="collapse")', r'\g<0> role="button" tabindex="0"', page)
     page = re.sub(r'(<div class="cell-output cell-output-display"[^>]*)(>\s*(?:<div>\s*)?<div class="check-report">)', r'\1 tabindex="0"\2', page)
     return re.sub(r'<a(?=[^>]* class="sidebar-item-)([^>]*) role="navigation"', r'<a\1 role="button" tabindex="0"', page)
@@ -126,6 +132,22 @@ def without_dead_ends(page, name, ids):
         found = [a for a in (anchor, anchor.partition(".")[0]) if a in there]
         return f'<a href="{file}#{found[0]}">{text}</a>' if found else text
     return re.sub(r'<a href="([\w./]+\.html)#([\w.]+)">(<code>.*?</code>)</a>', alive, page)
+
+
+def unlisted(ids):
+    "Places of the functions whose modules nbdev's index of names leaves out, as these begin with an underscore: name, page and anchor."
+    for name, notebook in notebooks().items():
+        module = re.search(r"default_exp (_\w+)", notebook.read_text(encoding="utf-8"))
+        path = ROOT / f"cs231n_lit/{module[1]}.py" if module else None
+        if path: yield from ((n, name) for n in re.findall(r"'(\w+)'", path.read_text(encoding="utf-8").partition("__all__ = ")[2].partition("]")[0]) if n in ids[name])
+
+
+def with_links(page, name, places):
+    "Names of functions in the text, which nbdev did not know, lead to their place."
+    def linked(m):
+        if m[1] or m[2] not in places: return m[0]
+        return f'<a href="{posixpath.relpath(places[m[2]], posixpath.dirname(name) or ".")}#{m[2]}"><code>{m[2]}</code></a>'
+    return re.sub(r"(<a\b[^>]*>)?<code>(\w+)</code>", linked, page)
 
 
 def used_rules(folder):
@@ -147,6 +169,7 @@ def finish(page, notebook, settings):
     page = page.replace(f'/{published(path).as_posix()}"', f'/{path.as_posix()}"')  # links to the source, by smalldocs
     page = page.replace(f'<a href="{settings["doc_host"]}{settings["doc_baseurl"]}/', '<a href="' + "../" * (len(path.parts) - 2))  # links of functions' names, by nbdev
     page = figures.mark(page, notebook, (DOCS / published(notebook.relative_to(NBS))).parent)
+    page = re.sub(r"(?<=\d) (?=[✓✗])", "\N{NO-BREAK SPACE}", page)  # a number and its verdict stay in one line
     return by_keyboard(offline(page))
 
 
@@ -164,9 +187,11 @@ def main():
     config.read(ROOT / "settings.ini")
     pages = {name: finish((DOCS / name).read_text(encoding="utf-8"), notebook, config["DEFAULT"]) for name, notebook in notebooks().items()}
     ids = {name: set(re.findall(r'\bid="([^"]+)"', page)) for name, page in pages.items()}
+    places = dict(unlisted(ids))
     run_cells.write_engine(DOCS, config["DEFAULT"])
     for name, page in pages.items():
-        (DOCS / name).write_text(run_cells.with_run(DOCS, name, without_dead_ends(page, name, ids), notebooks()[name]), encoding="utf-8")
+        page = with_links(without_dead_ends(page, name, ids), name, places)
+        (DOCS / name).write_text(run_cells.with_run(DOCS, name, page, notebooks()[name]), encoding="utf-8")
     used_rules(DOCS)
     if os.environ.get("VENDOR"): run_cells.vendor(DOCS, os.environ.get("CS231N_LIT_WHEELS"))
     print(f"Built with {'Quarto' if quarto else 'smalldocs (Quarto is not installed)'}: open {DOCS / 'index.html'}")

@@ -1,7 +1,8 @@
-"""Figures in the dark scheme: the style sheet turns ink and paper around, and leaves out the pictures that are marked here.
+"""Figures in the dark scheme and on a phone: the style sheet does it, with what is marked here.
 
-A figure of these pages is ink on white paper, and some hold photographs, filters or what a net sees, which must stay
-as they are. The cells tell which figures do, by the functions they call; the pixels tell where in them.
+A figure of these pages is ink on white paper, and the dark scheme turns both around. Some hold photographs, filters or what
+a net sees, which must stay as they are. The cells tell which figures do, by the functions they call; the pixels tell where
+in them. On a phone a wide figure keeps letters that can be read, and scrolls.
 """
 import base64
 import io
@@ -11,9 +12,10 @@ import nbformat
 import numpy as np
 from PIL import Image
 
-SHOW = re.compile(r'\b(?:show_images|show_filters|animate_filters)\(|\.imshow\((?!.*cmap="Blues")')  # in blue: tables of numbers
+SHOW = re.compile(r'\b(?:show_images|show_filters|show_predictions|animate_filters)\(|\.imshow\((?!.*cmap="Blues")')  # in blue: tables of numbers
 IMG = re.compile(r'<img\b[^>]*\bsrc="([^"]+)"[^>]*>')
 WHITE, SMALLEST = 230, 20  # of 255; pixels a side
+WIDE = 520  # pixels: wider ones would be shown on a phone at less than two thirds of their size
 ABOUT = 0x010E  # what EXIF calls ImageDescription: says "pictures" in the map's cards that have some
 
 
@@ -46,7 +48,14 @@ def pictures(rgb):
     for top, left, ink in blocks(rgb.min(2) < WHITE):
         rows, columns = (np.flatnonzero(ink.mean(axis) >= .5) for axis in (1, 0))
         if min(len(rows), len(columns)) < SMALLEST: continue
-        yield top + rows[0], left + columns[0], top + rows[-1] + 1, left + columns[-1] + 1
+        yield without_seam(rgb, top + rows[0], left + columns[0], top + rows[-1] + 1, left + columns[-1] + 1)
+
+
+def without_seam(rgb, top, left, bottom, right):
+    "A box without the edges that are half picture, half paper: a bright line around it on a dark page."
+    lighter = lambda edge, inner: edge.mean() > inner.mean() + 20
+    box = rgb[top:bottom, left:right].astype(float)
+    return top + lighter(box[0], box[1]), left + lighter(box[:, 0], box[:, 1]), bottom - lighter(box[-1], box[-2]), right - lighter(box[:, -1], box[:, -2])
 
 
 def around(boxes, size):
@@ -60,12 +69,14 @@ def around(boxes, size):
 
 
 def mark(page, notebook, folder):
-    "One page's HTML, in which figures with pictures say where these are."
+    "One page's HTML, in which figures with pictures say where these are, and wide ones without any how wide they are."
     shows = {data for cell, data in outputs(notebook) if SHOW.search(cell.source)}
     def marked(m):
         if m[1].startswith(("http:", "https:", "//")): return m[0]
         data = base64.b64decode(m[1].partition(",")[2]) if m[1].startswith("data:image") else (folder / m[1]).read_bytes()
-        if data not in shows and Image.open(io.BytesIO(data)).getexif().get(ABOUT) != "pictures": return m[0]
-        rgb = pixels(data)
-        return f'<span class="pictures" style="--around: {around(pictures(rgb), rgb.shape[:2])}">{m[0]}</span>'
+        image = Image.open(io.BytesIO(data))
+        if data in shows or image.getexif().get(ABOUT) == "pictures":
+            rgb = pixels(data)
+            return f'<span class="pictures" style="--around: {around(pictures(rgb), rgb.shape[:2])}">{m[0]}</span>'
+        return f'<span class="wide-figure" style="--width: {image.width}px" tabindex="0">{m[0]}</span>' if image.width > WIDE else m[0]
     return IMG.sub(marked, page)
