@@ -94,7 +94,7 @@ class Spoiler(ast.NodeTransformer):
         return False
 
     def visit(self, node):
-        if isinstance(node, ast.stmt) and not isinstance(node, ast.FunctionDef | ast.ClassDef): self.statement = node.lineno, ast.unparse(node).split("\n")[0]
+        if isinstance(node, ast.stmt) and not isinstance(node, ast.FunctionDef | ast.ClassDef): self.statement = node.lineno, " ".join(line.strip() for line in ast.unparse(node).split("\n")[:2])
         return super().visit(node)
 
     def visit_ClassDef(self, node):
