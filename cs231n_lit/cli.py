@@ -12,13 +12,13 @@ import json
 import math
 import os
 import platform
-import subprocess
 import sys
 import time
 import warnings
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import check_output
 
 import numpy as np
 
@@ -286,7 +286,7 @@ def predict(args: argparse.Namespace,  # the options of `cs231n-lit predict`
 def _processor():
     "The processor's name, as the system knows it."
     try:
-        if sys.platform == "darwin": return subprocess.run(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True).stdout.strip()
+        if sys.platform == "darwin": return check_output(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
         return next(line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     except (OSError, StopIteration): return platform.processor() or "unknown processor"
 
@@ -315,7 +315,7 @@ def _product_rate():
     code = ("import time, numpy as np; from cs231n_lit.cli import _rate; a = np.ones((512, 512), np.float32); "
             "print(max(_rate(lambda: a @ a, 512**3, time.process_time) for _ in range(5)))")
     alone = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
-    return float(subprocess.run([sys.executable, "-c", code], env=os.environ | alone, capture_output=True, text=True, check=True).stdout)
+    return float(check_output([sys.executable, "-c", code], env=os.environ | alone, text=True))
 
 def _speed():
     "Multiply-adds in a second of one core, by a convolution and by NumPy's matrix product; how many times faster all threads are than one."
