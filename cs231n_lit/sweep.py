@@ -261,7 +261,7 @@ def _opened(out, definition):
             for left in out.glob("trials/*.begun"): left.unlink()
             yield
     except Timeout: raise ValueError(f"sweep: another process is writing to {out}") from None
-    except (PermissionError, NotADirectoryError, FileExistsError) as e: raise type(e)(f"sweep: cannot write to {out}: {e.strerror}") from None
+    except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as e: raise type(e)(f"sweep: cannot write to {out}: {e.strerror}") from None
 
 # %% ../nbs/19_sweep.ipynb #6eb69fdc
 def _need_engine():
