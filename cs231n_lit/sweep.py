@@ -391,11 +391,13 @@ def _data(name, root):
 
 # %% ../nbs/19_sweep.ipynb #5efb2076
 def _sorted_out(settings, model):
-    "Settings of the net, of the solver and of the update rule. Raises ValueError for one that none of them has."
+    "Settings of the net, of the solver and of the update rule. Raises ValueError for one that none of them has, and where one is missing."
     own = [p for p in signature(_MODELS[model]).parameters if p not in ("rng", "seed", "num_classes", "input_dim", "dropout")]
     loop = [p for p in signature(Solver).parameters if p in ("update_rule", "lr_decay", "batch_size", "num_train_samples", "num_val_samples", "flip", "shift")]
     for name in settings:
         if name not in [*own, *loop, *_RULE]: raise ValueError(f"sweep: no setting is called {name!r}; there are {', '.join([*own, *loop, *_RULE])}")
+    for name, p in signature(_MODELS[model]).parameters.items():
+        if p.default is p.empty and name not in settings: raise ValueError(f"sweep: model {model} needs the setting {name}, such as {name}=[[50],[50,50]]")
     return [{k: settings[k] for k in names if k in settings} for names in (own, loop, _RULE)]
 
 # %% ../nbs/19_sweep.ipynb #4fe8b2dc

@@ -253,7 +253,7 @@ def test_command(tmp_path, capsys):
     assert main(["evaluate", str(run.folder)]) == 0 and f"validation accuracy  {best['score']:.3f}" in capsys.readouterr().out
     assert main(words) == 0 and len(load_trials(out)) == 3
     assert main(["sweep", "--show", str(out)]) == 0 and (out / "curves.png").exists()
-    for wrong, said in [(["--space", "learning_rat=1"], "no setting is called 'learning_rat'"), (["--space", "reg"], "--space needs name=range"),
+    for wrong, said in [(["--space", "learning_rat=1"], "no setting is called 'learning_rat'"), (["--model", "fc", "--space", "reg=0"], "model fc needs the setting hidden_dims"), (["--space", "reg"], "--space needs name=range"),
                         (["--show", str(tmp_path)], "not the folder of a sweep"), ([*words[1:], "--seed", "1"], f"cs231n-lit sweep: {out} holds another sweep, with seed = 231")]:
         assert main(["sweep", *wrong]) == 1 and said in capsys.readouterr().err
     for option, needs in {"--trials 0": "at least 1", "--epochs 1 x": "at least 1", "--jobs 0": "at least 1, or -1", "--jobs -2": "at least 1, or -1", "--threads 1.5": "at least 1", "--seed -1": "at least 0"}.items():
