@@ -337,7 +337,8 @@ def _advice(f):
     isas, able, usable = f["isas"], [isa for isa, (ending, _) in ISAS.items() if ending in choices()], f["usable"]
     if f["machine"].startswith("Darwin x86_64") and "Apple" in f["machine"]: yield "This Python was made for Intel's processors and is translated as it runs. Install one for Apple's, and the package with it."
     if isas and f["isa"] != isas[0]: yield f"CS231N_LIT_ISA={f['asked'].get('CS231N_LIT_ISA')} keeps the kernels for {isas[0]} from being used. Unset it."
-    if not isas: yield f"There are no compiled kernels here: this is the wheel for any machine, or there was no compiler. {BUILD}"
+    if not isas: yield f"There are no compiled kernels here: this is the wheel for any machine, or there was no compiler. {BUILD}" + (
+        " On Windows the compiler is Visual Studio, with its C++ Clang tools." if f["machine"].startswith("Windows") else "")
     elif isas[0] != able[0]: yield f"This processor has {able[0]}, but no kernels were compiled for it. {BUILD}"
     if f["stale"]: yield f"The sources of the kernels ({', '.join(f['stale'])}) are newer than what was compiled. {BUILD}"
     if f["threads"] < usable: yield f"CS231N_LIT_NUM_THREADS={f['threads']} leaves {usable - f['threads']} of {usable} cores idle. Unset it."

@@ -122,6 +122,7 @@ def from_facts(**changed):
 def test_what_cannot_be_brought_about_here():
     assert from_facts() == []
     assert "translated" in from_facts(machine="Darwin x86_64, VirtualApple @ 2.50GHz")[0]
+    assert from_facts(machine="Windows AMD64, Some Processor", isas=[], isa="numpy", compiled=False)[0].endswith("Visual Studio, with its C++ Clang tools.")
     assert "Please report it" in from_facts(ratio=.3)[0] and from_facts(ratio=.3, blas="accelerate") == []
     assert "other programs" in from_facts(gain=1.05)[0] and from_facts(gain=1.05, threads=1, usable=1, cores=1) == []
 
