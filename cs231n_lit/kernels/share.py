@@ -13,7 +13,7 @@ import numpy as np
 from .memory import empty
 
 # %% ../../nbs/kernels/03_share.ipynb #c7afa80d
-ALONE, CHUNK = 6_000_000, 1_000_000  # multiply-adds
+ALONE, CHUNK = 10_000_000, 1_000_000  # multiply-adds
 
 def in_turn(task, count, grain=1):
     "What `parallel` is without threads."
