@@ -1,5 +1,8 @@
 """Exercises: the stub fails, the solutions pass, every known mistake is named as itself, and nothing a learner writes gets the better of `check`."""
+import os
 import re
+import subprocess
+import sys
 
 import nbformat
 import numpy as np
@@ -102,6 +105,28 @@ def test_what_never_ends_is_stopped_without_signals(monkeypatch):
     test_what_never_ends_is_stopped()
 
 
+def test_what_sleeps_for_ever_is_stopped():
+    import time
+    def relu_backward(dout, cache): time.sleep(60)
+    assert "in time" in check(relu_backward, seconds=0.3).words[0]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no SIGSTOP")
+def test_a_process_that_is_put_to_sleep_wakes_up_to_go_on():
+    "As a laptop's or a busy server's are: only the time counts in which it could have worked."
+    code = """if True:
+        import os, subprocess, sys, time
+        import numpy as np
+        from cs231n_lit.exercises import check
+        asleep = f"import os, signal, time; time.sleep(0.1); os.kill({os.getpid()}, signal.SIGSTOP); time.sleep(4); os.kill({os.getpid()}, signal.SIGCONT)"
+        def relu_forward(x):
+            if not started: started.append(subprocess.Popen([sys.executable, "-c", asleep])); time.sleep(0.6)
+            return np.maximum(x, 0), x
+        started = []
+        print(check(relu_forward, seconds=1).passed)"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120).stdout.strip() == "True"
+
+
 @pytest.mark.parametrize("act, says", [("raise SystemExit", "ends the whole program"), ("return f(x)", "without end"), ("pass", "returns nothing"), ("return x", "2 results"),
                                        ("return 'x', x", "array of numbers"), ("return x, x, x", "returns 3"), ("1 / 0", "ZeroDivisionError"), ("return None, x", "None")])
 def test_trouble_gets_words(act, says):
@@ -112,7 +137,6 @@ def test_trouble_gets_words(act, says):
 
 
 def test_what_a_function_changes_is_put_back(tmp_path, capsys):
-    import os
     def relu_forward(x):
         np.random.seed(1); np.seterr(all="raise"); os.chdir(tmp_path); print("x" * 5000)
         return np.maximum(x, 0), x
@@ -211,7 +235,6 @@ def test_an_unwritten_function_is_ours_in_the_meantime():
 
 
 def test_an_unwritten_net_is_ours_in_the_meantime(monkeypatch):
-    import sys
     scope = vars(sys.modules["__main__"])
     class TwoLayerNet:
         def __init__(self, input_dim=3072, hidden_dim=100, num_classes=10, weight_scale=1e-3, reg=0.0): raise NotImplementedError
@@ -327,7 +350,7 @@ def test_infinite_time_sets_no_limit():
         import sys
         assert sys.gettrace() is before
         return np.maximum(x, 0), x
-    import sys
+
     before = sys.gettrace()
     assert check(relu_forward, seconds=float("inf")).passed
 
