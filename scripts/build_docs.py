@@ -6,6 +6,7 @@ Both get the same finish: reading time, links to the notebook, and boxes that sc
 Nothing but docs/, _proc/ and nbs/nbdev.yml is written, none of which git follows.
 """
 import html
+import io
 import os
 import posixpath
 import re
@@ -99,7 +100,8 @@ def facts(notebook, settings):
 
 
 def offline(page):
-    "Without the two scripts that Quarto loads from elsewhere on a page with an animation, which uses neither."
+    "Without what Quarto adds to a page with an animation: two scripts from elsewhere that it has no use for, and all of the animation once more, as the address of the page's picture."
+    page = re.sub(r'<meta [^>]*\bcontent="[^"]*data:image/[^>]*>\s*', "", page)
     page = re.sub(r'<script\b[^>]*\bsrc="(?:https?:)?//[^"]*/(?:require|jquery)[\w.]*\.js"[^>]*>\s*</script>\s*', "", page)
     return re.sub(r"<script\b[^>]*>\s*define\('jquery'.*?</script>\s*", "", page, flags=re.S)
 
@@ -162,6 +164,18 @@ def used_rules(folder):
         sheet.write_text(re.sub(r"([^{};]+)\{([^{}]*)\}", used, text), encoding="utf-8")
 
 
+def used_icons(folder):
+    "Leave the icons of the renderer's font that some style sheet names: a few kB instead of 176."
+    from fontTools import subset
+    named = {int(code, 16) for p in folder.rglob("*.css") for code in re.findall(r'content:\s*"\\([0-9a-f]{4})"', p.read_text(encoding="utf-8"))}
+    for path in folder.glob("site_libs/**/bootstrap-icons.woff"):
+        options = subset.Options(flavor="woff")
+        font, subsetter = subset.load_font(io.BytesIO(path.read_bytes()), options), subset.Subsetter(options)
+        subsetter.populate(unicodes=named)
+        subsetter.subset(font)
+        subset.save_font(font, str(path), options)
+
+
 def finish(page, notebook, settings):
     "One page's HTML with what neither renderer has."
     path = notebook.relative_to(ROOT)
@@ -193,6 +207,7 @@ def main():
         page = with_links(without_dead_ends(page, name, ids), name, places)
         (DOCS / name).write_text(run_cells.with_run(DOCS, name, page, notebooks()[name]), encoding="utf-8")
     used_rules(DOCS)
+    used_icons(DOCS)
     if os.environ.get("VENDOR"): run_cells.vendor(DOCS, os.environ.get("CS231N_LIT_WHEELS"))
     print(f"Built with {'Quarto' if quarto else 'smalldocs (Quarto is not installed)'}: open {DOCS / 'index.html'}")
 

@@ -51,6 +51,34 @@ def test_nothing_is_loaded_from_elsewhere(page, folder):
     assert re.findall(elsewhere, page) == []
 
 
+def test_an_animation_is_sent_once(page, folder):
+    "Quarto gives the page's first picture as the address of its preview, also where the picture is written into the page."
+    preview = 'property="og:image"'
+    assert preview in (folder / "raw.html").read_text(encoding="utf-8") and preview not in page
+    plain = '<meta property="og:image" content="https://o.x/r/a.png">'
+    assert build.offline(plain) == plain
+
+
+def test_unused_icons_go(tmp_path):
+    "The font keeps what a style sheet names."
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+    from fontTools.ttLib import TTFont
+    names = {0xf229: "used", 0xf52a: "unused"}
+    font = FontBuilder(1000)
+    font.setupGlyphOrder([".notdef", *names.values()])
+    font.setupCharacterMap(names)
+    font.setupGlyf({name: TTGlyphPen(None).glyph() for name in font.font.getGlyphOrder()})
+    font.setupHorizontalMetrics({name: (500, 0) for name in font.font.getGlyphOrder()})
+    for setup in (font.setupHorizontalHeader, font.setupNameTable, font.setupOS2, font.setupPost): setup(*([{}] if setup == font.setupNameTable else []))
+    font.font.flavor = "woff"
+    (tmp_path / "site_libs").mkdir()
+    font.save(tmp_path / "site_libs/bootstrap-icons.woff")
+    (tmp_path / "site_libs/icons.css").write_text('.bi-used::before{content:"\\f229"}')
+    build.used_icons(tmp_path)
+    assert list(TTFont(io.BytesIO((tmp_path / "site_libs/bootstrap-icons.woff").read_bytes())).getBestCmap()) == [0xf229]
+
+
 def test_the_page_leads_to_its_notebook(page):
     assert set(re.findall(r"/(?:edit|blob)/main/([^\"]+)", page)) == {"nbs/07_pooling.ipynb"}
     assert len(re.findall(r'<p class="page-facts">\d+ minutes', page)) == 1

@@ -144,6 +144,12 @@ def test_shared_helpers_are_shown():
     assert [name for page, name in helpers if name not in re.sub(r"<[^>]+>", "", shown[page])] == []
 
 
+def test_links_name_notebooks_that_are_there():
+    "Quarto needs the whole name; the other renderer takes any number for the right one."
+    texts = [(path, cell.source) for path in build.notebooks().values() for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+    assert [(path.name, link) for path, text in texts for link in re.findall(r"\]\(([\w./]+\.ipynb)", text) if not (path.parent / link).exists()] == []
+
+
 ORDER = [build.published(Path(name)).with_suffix(".html").as_posix() for name in re.findall(r"([\w./]+\.ipynb)", (ROOT / "_quarto.yml").read_text().partition("sidebar:")[2])]
 
 
