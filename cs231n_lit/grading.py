@@ -145,7 +145,7 @@ def _one(path, names, seconds, megabytes, seed):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for attempt in range(1 + len(names)):
             out = str(Path(folder) / f"told{attempt}")
-            process = _start(path, out, left, max(1, seconds / 6), megabytes, seed, folder)
+            process = _start(path, out, left, max(1, seconds / 12), megabytes, seed, folder)
             while process.poll() is None and time.monotonic() < end: time.sleep(0.02)
             in_time, code = process.poll() is not None, process.returncode
             _stop(process)
