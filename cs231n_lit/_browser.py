@@ -122,12 +122,14 @@ class _Stream(io.TextIOBase):
 def _pictures(options):
     "Every open figure as it is shown, and none left open; `options` are for `savefig`."
     plt = sys.modules.get("matplotlib.pyplot")
-    for n in plt.get_fignums() if plt else ():
-        figure, file = plt.figure(n), io.BytesIO()
-        figure.savefig(file, bbox_inches="tight", facecolor=figure.get_facecolor(), **options)
-        kind = {"svg": "image/svg+xml"}.get(options["format"], f"image/{options['format']}")
-        yield {"text/plain": repr(figure), kind: file.getvalue().decode() if kind.endswith("xml") else _text(file.getvalue())}
-    if plt:
+    if not plt: return
+    try:
+        for n in plt.get_fignums():
+            figure, file = plt.figure(n), io.BytesIO()
+            figure.savefig(file, bbox_inches="tight", facecolor=figure.get_facecolor(), **options)
+            kind = {"svg": "image/svg+xml"}.get(options["format"], f"image/{options['format']}")
+            yield {"text/plain": repr(figure), kind: file.getvalue().decode() if kind.endswith("xml") else _text(file.getvalue())}
+    finally:
         plt.close("all")
         gc.collect()  # a figure and its parts hold each other, and memory here never shrinks
 
@@ -152,6 +154,10 @@ class Session:
 
     def show(self, value, kind="display_data"): self.put({"output_type": kind, "data": _looks(value)})
 
+    def draw(self):
+        "Show what matplotlib has drawn."
+        for picture in _pictures(self.format): self.put({"output_type": "display_data", "data": picture})
+
     def execute(self, code, name):
         "Execute a cell and show the value of an expression at its end, unless a semicolon follows."
         tree = ast.parse(code, name)
@@ -169,16 +175,13 @@ class Session:
         self.streams = [_Stream(name, self.emit) for name in ("stdout", "stderr")]
         before, (sys.stdout, sys.stderr) = (sys.stdout, sys.stderr), self.streams
         linecache.cache[name] = len(code), None, code.splitlines(keepends=True), name
-        try:
-            self.execute(code, name)
-            for picture in _pictures(self.format): self.put({"output_type": "display_data", "data": picture})
-            return True
-        except BaseException as error:
-            self.put(_explain(error, name))
-            return False
-        finally:
-            sys.stdout, sys.stderr = before
-            for stream in self.streams: stream.send()
+        ok = True
+        for step in (lambda: self.execute(code, name), self.draw):  # what was drawn before an error is shown, too
+            try: step()
+            except BaseException as error: ok = self.put(_explain(error, name)) or False
+        sys.stdout, sys.stderr = before
+        for stream in self.streams: stream.send()
+        return ok
 
 # %% ../nbs/28_browser.ipynb #480d0895
 def _desk(session, module):

@@ -33,7 +33,7 @@ def native(cells):
 
 def main():
     code = [c for c in nbformat.read(ROOT / "nbs/28_browser.ipynb", 4).cells if c.cell_type == "code"]
-    needed = [c for c in code if re.search(r"^import timeit|^def convolve|^ways = |^def milliseconds", c.source, re.M)]
+    needed = [c for c in code if re.search(r"^import .*timeit$|^def convolve|^ways = |^def milliseconds", c.source, re.M)]
     here, seen = native(needed), []
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(ROOT / "docs")))
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -296,6 +296,7 @@ const exercises = new Map(); // name: how it is opened, and where
 function solve(name, text) { store.set(name, text, SOLVED); progress(); }
 function progress() { // marks, and how many are solved
   const solved = name => store.get(name, SOLVED) !== null;
+  for (const [name, {link}] of exercises) link?.classList.toggle("run-solved", solved(name));
   for (const [name, {mark}] of exercises) mark.textContent = solved(name) ? "✓ solved" : store.get(`exercise-${name}`) !== null ? "begun" : "";
   const all = [...exercises.keys()];
   if (work) work.textContent = `${all.filter(solved).length} of ${all.length} solved`;
@@ -359,9 +360,10 @@ function offer() { // a button below each function that is an exercise, and all 
     const cell = cells.find(c => c.box.dataset.exercise === name), mark = make("span", {className: "run-mark"});
     const opener = button("Write it yourself", `Write ${name} yourself`, () => write(name));
     opener.ariaExpanded = "false";
-    exercises.set(name, {opener, mark, state: cell?.state ?? state, place: cell?.box ?? box});
+    const link = cell && button(name, `Write ${name} yourself`, () => write(name));
+    exercises.set(name, {opener, mark, link, state: cell?.state ?? state, place: cell?.box ?? box});
     if (cell) cell.mark.before(opener, mark);
-    if (box) box.append(cell ? button(name, `Write ${name} yourself`, () => write(name)) : Object.assign(opener, {textContent: name}), ...cell ? [] : [mark]);
+    if (box) box.append(link ?? Object.assign(opener, {textContent: name}), ...cell ? [] : [mark]);
   }
   if (names.length && box) {
     work = make("span", {className: "run-mark"});
