@@ -76,6 +76,15 @@ def python():
     return (found[0], found[0].name.removeprefix("python")) if found else (None, None)
 
 
+def emulated(executable):
+    "A command that runs the ARM Python. Python takes it for its own path, so that tests can start it again."
+    command = HOME / "python"
+    libraries = f"{DEBIAN}/usr/lib/aarch64-linux-gnu:{DEBIAN}/lib/aarch64-linux-gnu"
+    command.write_text(f'#!/bin/sh\nexec qemu-aarch64 -L "{DEBIAN}" -0 "$0" -E LD_LIBRARY_PATH="{libraries}" -E PYTHONHOME="{DEBIAN}/usr" "{executable}" "$@"\n', encoding="utf8")
+    command.chmod(0o755)
+    return command
+
+
 def setup_py():
     "The names in setup.py, which is not run as a build."
     with mock.patch("setuptools.setup"): return runpy.run_path(str(ROOT / "setup.py"))
@@ -153,12 +162,12 @@ def main():
     executable, version = python()
     if not SITE.exists(): unpack_wheels(version)
     build_kernels(version)
-    libraries = f"{DEBIAN}/usr/lib/aarch64-linux-gnu:{DEBIAN}/lib/aarch64-linux-gnu"
-    inside = dict(LD_LIBRARY_PATH=libraries, PYTHONHOME=DEBIAN / "usr", PYTHONPATH=f"{PACKAGE}:{SITE}:{ROOT / 'tests'}", MPLBACKEND="agg", CS231N_LIT_LAYERS=args.layers, PYTHONDONTWRITEBYTECODE=1,
-                  OPENBLAS_NUM_THREADS=1, CS231N_LIT_NUM_THREADS=2)
-    command = ["qemu-aarch64", "-L", DEBIAN, *(a for name, value in inside.items() for a in ("-E", f"{name}={value}")), executable]
-    run(*command, "-c", "from cs231n_lit.fast_layers import status; s = status(); print(s); assert s['isa'] == 'aarch64' and not s['stale']", cwd=HOME)
-    sys.exit(subprocess.run([str(c) for c in command + ["-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not speed", *more, *([] if any(arg.partition("::")[0].endswith(".py") for arg in more) else TESTS)]], cwd=ROOT).returncode)
+    arm = emulated(executable)
+    env = {**os.environ, "PYTHONPATH": f"{PACKAGE}:{SITE}:{ROOT / 'tests'}", "PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "agg", "OPENBLAS_NUM_THREADS": "1",
+           "CS231N_LIT_NUM_THREADS": "2", "CS231N_LIT_LAYERS": str(args.layers)}
+    run(arm, "-c", "from cs231n_lit.fast_layers import status; s = status(); print(s); assert s['isa'] == 'aarch64' and not s['stale']", cwd=HOME, env=env)
+    files = [] if any(arg.partition("::")[0].endswith(".py") for arg in more) else TESTS
+    sys.exit(subprocess.run([arm, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not speed", *more, *files], cwd=ROOT, env=env).returncode)
 
 
 if __name__ == "__main__": main()
