@@ -176,6 +176,14 @@ def used_icons(folder):
         subset.save_font(font, str(path), options)
 
 
+def named_search(folder):
+    "Quarto's search field takes away a label that points nowhere; it and its button get a name instead."
+    old = 'inputEl.removeAttribute("aria-labelledby");'
+    new = old + ' for (const e of [inputEl, ...inputEl.querySelectorAll("button")]) e.setAttribute("aria-label", "Search");'
+    for path in folder.glob("site_libs/quarto-search/quarto-search.js"):
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+
+
 def finish(page, notebook, settings):
     "One page's HTML with what neither renderer has."
     path = notebook.relative_to(ROOT)
@@ -208,6 +216,7 @@ def main():
         (DOCS / name).write_text(run_cells.with_run(DOCS, name, page, notebooks()[name]), encoding="utf-8")
     used_rules(DOCS)
     used_icons(DOCS)
+    named_search(DOCS)
     if os.environ.get("VENDOR"): run_cells.vendor(DOCS, os.environ.get("CS231N_LIT_WHEELS"))
     print(f"Built with {'Quarto' if quarto else 'smalldocs (Quarto is not installed)'}: open {DOCS / 'index.html'}")
 
