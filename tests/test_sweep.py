@@ -103,7 +103,7 @@ def test_what_goes_wrong_is_recorded(tmp_path):
 
 
 SCRIPT = f"import sys; sys.path[:0] = [{str(HERE)!r}]; from test_sweep import *; sweep(toy, SPACE, 12, out=sys.argv[1], jobs=2)"
-SLOWLY = SCRIPT.replace("toy", "slow")
+SLOWLY = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs of a shell ignore it\n" + SCRIPT.replace("toy", "slow")
 
 
 def start(out, script=SCRIPT): return subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
