@@ -118,6 +118,10 @@ class Trial:
     folder: Path    # of its own, for what it keeps; it may not exist yet
     budget: Any = None  # how long to train: an entry of the sweep's `budgets`
 
+def _place(out, number):
+    "The folder of a sweep's trial."
+    return Path(out)/"trials"/f"{number:04d}"
+
 # %% ../nbs/19_sweep.ipynb #b2bdb7f2
 def trial_seed(seed: int,    # seed of the sweep
                number: int,  # number of the trial
@@ -369,7 +373,7 @@ def sweep(run: Callable,   # called as run(settings, trial); returns a score, th
         alive = list(range(len(chosen)))
         for budget in budgets:
             known = {r["trial"]: r for r in _read(out/"trials.jsonl") if r["budget"] == budget}
-            tasks = [(run, chosen[i], Trial(i, trial_seed(seed, i), out/"trials"/f"{i:04d}", budget), threads) for i in alive if i not in known]
+            tasks = [(run, chosen[i], Trial(i, trial_seed(seed, i), _place(out, i), budget), threads) for i in alive if i not in known]
             report = _reporter(len(alive), [known[i] for i in alive if i in known]) if verbose else lambda record: None
             for record in _records(tasks, jobs):
                 _append(out/"trials.jsonl", record)
@@ -552,14 +556,14 @@ def show(out: Path,  # folder of a sweep
         draw_it(records)
         plt.savefig(out/f"{name}.png", dpi=150, bbox_inches="tight")
         plt.close()
-    print(f"Best: trial {best['trial']}, {best['score']:.4f}. Its net is in {out/'trials'/format(best['trial'], '04d')}; plots are in {out}.")
+    print(f"Best: trial {best['trial']}, {best['score']:.4f}. Its net is in {_place(out, best['trial'])}; plots are in {out}.")
 
 # %% ../nbs/19_sweep.ipynb #a310da03
 def _keep_best(out):
     "Remove the files of all trials but the best one's; their records stay."
-    best = f"{best_trial(load_trials(out))['trial']:04d}"
+    best = _place(out, best_trial(load_trials(out))["trial"])
     for folder in (out/"trials").iterdir():
-        if folder.name != best: shutil.rmtree(folder)
+        if folder != best: shutil.rmtree(folder)
 
 # %% ../nbs/19_sweep.ipynb #c7157f7f
 def command(args: Any,  # the options of `cs231n-lit sweep`
