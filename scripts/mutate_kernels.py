@@ -7,7 +7,7 @@
 One too many and one too few are tried at the bounds of loops, in comparisons, in `min` and `max`, in steps of counters, in subscripts of C arrays, in what
 is added to pointers and in the sizes of work space; what is set to zero is left as it was. The kernels are not compiled for each mutant: `range(n)` becomes
 `range(0 + on(7), n + on(8) - on(9))`, so that one build, in build/mutate, holds all of them, and a number chooses. For each mutant a
-forked process runs small layers of tests/kernel_cases.py until one is wrong or crashes or time is up: first those that noticed the mutants before. Vectors have
+forked process runs small layers of tests/kernel_cases.py until one is wrong or crashes (as it does behind the end of a C array) or time is up: first those that noticed the mutants before. Vectors have
 32 bytes; mutants that survive are tried with 64. Printed are those that survive then, and each page's score. Those in tests/equivalent_mutants.txt, where a
 reason is given for each, do not count. Linux and macOS only.
 """
@@ -222,7 +222,7 @@ def build(texts, isas):
     for file in "setup.py", "settings.ini", "pyproject.toml": shutil.copy2(ROOT / file, COPY)
     for module, text in texts.items(): (COPY / "cs231n_lit" / "kernels" / f"{module}.py").write_text(text)
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    flags = "-O1" + " -march=x86-64-v3" * ("v3" in isas)
+    flags = "-O1 -fsanitize=bounds -fsanitize-undefined-trap-on-error" + " -march=x86-64-v3" * ("v3" in isas)
     done = subprocess.run(command, cwd=COPY, capture_output=True, text=True, env={**os.environ, "CS231N_LIT_CFLAGS": flags, "CS231N_LIT_TARGETS": " ".join(isas)})
     if done.returncode or "left out" in done.stderr: sys.exit(f"The kernels could not be built:\n{done.stdout}{done.stderr[:3000]}")
 
@@ -302,7 +302,7 @@ def inside(names, isas):
 
 
 def main(args):
-    sys.path[:0] = [str(ROOT)]
+    sys.path[:0] = [str(COPY if args.inside else ROOT)]
     from cs231n_lit.kernels.compiled import choices
     isas = ["v3", "v4"] if "v3" in choices() else ["v1"]
     texts, names = spoil()

@@ -120,14 +120,6 @@ def transpose(src: cython.pointer(Real), rows: Int, columns: Int, pitch: Int, ds
 @cython.exceptval(check=False)
 def finite(a: cython.pointer(Real), n: Int) -> cython.bint:
     "Is none of n numbers infinite or NaN?"
-    s: Real[64]
-    if not cython.compiled: s = np.zeros(64)
-    for l in range(64): s[l] = 0
-    i: Int = 0
-    while i + 64 <= n:
-        for l in range(64): s[l] += a[i + l] - a[i + l]
-        i += 64
-    for l in range(n - i): s[l] += a[i + l] - a[i + l]
-    for l in range(64):
-        if s[l] != 0: return False
-    return True
+    bad: cython.int = 0
+    for i in range(n): bad |= a[i] - a[i] != 0
+    return not bad
