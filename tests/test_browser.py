@@ -56,6 +56,14 @@ AXE = """async (options) => {
 }"""
 
 
+def fonts(tab):
+    "Names of the fonts that draw the formulas, and whether the site brings them."
+    said = tab.context.new_cdp_session(tab)
+    for domain in ("DOM", "CSS"): said.send(f"{domain}.enable")
+    nodes = said.send("DOM.querySelectorAll", {"nodeId": said.send("DOM.getDocument")["root"]["nodeId"], "selector": "math *"})["nodeIds"]
+    return {(font["familyName"], font["isCustomFont"]) for node in nodes for font in said.send("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]}
+
+
 def switch(tab):
     tab.locator(".quarto-color-scheme-toggle").first.dispatch_event("click")
     tab.wait_for_timeout(100)
@@ -70,7 +78,7 @@ def seen(request, base, browser, axe):
     tab.on("console", lambda message: said.extend([message.text] if message.type == "error" else []))
     tab.goto(f"{base}/{request.param}", wait_until="load")
     page = SimpleNamespace(name=request.param, said=said, **tab.evaluate(LOOK))
-    page.contrast, page.paper = {}, {}
+    page.fonts, page.contrast, page.paper = fonts(tab), {}, {}
     for scheme in ("light", "dark"):
         page.contrast[scheme], page.paper[scheme] = tab.evaluate(CONTRAST), tab.evaluate(PAPER)
         switch(tab)
@@ -95,6 +103,21 @@ def test_images_are_shown(seen):
 
 def test_no_raw_tex(seen):
     assert re.findall(r".{0,20}(?:\\[a-zA-Z]+\{|\\\(|\\\[|\$\$|\\(?:frac|sum|partial|hat|cdot|times)\b).{0,20}", seen.text) == []
+
+
+def test_formulas_are_drawn_in_the_sites_font(seen):
+    "All of their characters, however many of the font's the build left out."
+    assert seen.fonts <= {("STIX Two Math", True)}
+
+
+def test_a_missing_letter_is_noticed(base, browser):
+    tab = browser.new_page()
+    tab.goto(f"{base}/pooling.html")
+    before = fonts(tab)
+    tab.evaluate("document.querySelector('math mi').textContent = '\N{CYRILLIC SMALL LETTER ZHE}'")
+    after = fonts(tab)
+    tab.close()
+    assert before == {("STIX Two Math", True)} and len(after) == 2
 
 
 def test_phone_does_not_scroll_sideways(seen):

@@ -79,6 +79,19 @@ def test_unused_icons_go(tmp_path):
     assert list(TTFont(io.BytesIO((tmp_path / "site_libs/bootstrap-icons.woff").read_bytes())).getBestCmap()) == [0xf229]
 
 
+def test_letters_no_formula_shows_go(tmp_path):
+    "The font keeps a formula's characters, the italics, minus signs and roots that a browser makes of them, and the sizes and pieces of those that stretch; a bracket comes with its mirror image."
+    from fontTools.ttLib import TTFont
+    shutil.copytree(ROOT / "nbs/fonts", tmp_path / "fonts")
+    (tmp_path / "page.html").write_text('z<math><mi>h</mi><mo>(</mo><mover><mi>&gamma;</mi><mo>^</mo></mover><annotation encoding="application/x-tex">q</annotation></math>z')
+    build.used_letters(tmp_path)
+    font = TTFont(tmp_path / "fonts/stix-two-math.woff")
+    assert set(map(chr, font.getBestCmap())) == set("h()γ^\N{PLANCK CONSTANT}\N{MATHEMATICAL ITALIC SMALL GAMMA}\N{MINUS SIGN}\N{SQUARE ROOT}")
+    table = font["MATH"].table.MathVariants
+    tall = dict(zip(table.VertGlyphCoverage.glyphs, table.VertGlyphConstruction))[font.getBestCmap()[ord("(")]]
+    assert tall.VariantCount > 5 and tall.GlyphAssembly.PartCount >= 3
+
+
 def test_the_page_leads_to_its_notebook(page):
     assert set(re.findall(r"/(?:edit|blob)/main/([^\"]+)", page)) == {"nbs/07_pooling.ipynb"}
     assert len(re.findall(r'<p class="page-facts">\d+ minutes', page)) == 1
