@@ -44,6 +44,10 @@ def _fits(*arrays):
     "Can the compiled kernels work on these?"
     return bool(_compiled) and arrays[0].dtype in (np.float32, np.float64) and all(a.size for a in arrays)
 
+def _team():
+    "The threads that a call may use."
+    return _conv.Team(parallel, get_num_threads())
+
 # %% ../nbs/09_fast_layers.ipynb #6f673aca
 def conv_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
                       w: np.ndarray,     # filters, shape (F, C, HH, WW)
@@ -54,7 +58,7 @@ def conv_forward_fast(x: np.ndarray,     # images, shape (N, C, H, W)
     x, w, b, S, P, shape = check_conv("conv_forward_fast", x, w, b, conv_param)
     say_once()
     xwb = _together(x, w, b)
-    out = _conv.conv_forward(*xwb, S, P, parallel, get_num_threads()) if _fits(*xwb) else in_numpy.conv_forward(*xwb, S, P)
+    out = _conv.conv_forward(*xwb, S, P, _team()) if _fits(*xwb) else in_numpy.conv_forward(*xwb, S, P)
     return out, (x, w, b, {"stride": S, "pad": P})
 
 # %% ../nbs/09_fast_layers.ipynb #ea488084
@@ -70,7 +74,7 @@ def conv_backward_fast(dout: np.ndarray,  # upstream gradient, shape (N, F, H', 
     say_once()
     dout, x, w, _ = _together(dout, x, w, b)
     if not _fits(dout, x, w): return in_numpy.conv_backward(dout, x, w, S, P, need_dx)
-    return _conv.conv_backward(dout, x, w, S, P, need_dx, parallel, get_num_threads())
+    return _conv.conv_backward(dout, x, w, S, P, need_dx, _team())
 
 # %% ../nbs/09_fast_layers.ipynb #21c2f8b4
 class _PoolCache(tuple):
@@ -184,7 +188,7 @@ def affine_forward_fast(x: np.ndarray,  # images, (N, d1, …, dk), with D = d1 
     say_once()
     xwb = _together(rows, w, b)
     if not _fits(*xwb): return affine_forward(x, w, b)
-    return _conv.affine_forward(*xwb, parallel, get_num_threads()), (x, w, b)
+    return _conv.affine_forward(*xwb, _team()), (x, w, b)
 
 # %% ../nbs/09_fast_layers.ipynb #a77ee27a
 def affine_backward_fast(dout: np.ndarray,  # upstream gradient, (N, M)
@@ -198,7 +202,7 @@ def affine_backward_fast(dout: np.ndarray,  # upstream gradient, (N, M)
     check_shape(where, "dout", dout, (len(x), len(b)))
     dout, rows, w = _together(dout, rows, w)
     if not _fits(dout, rows, w): return affine_backward(dout, (x, w, b))
-    dx, dw = _conv.affine_backward(dout, rows, w, parallel, get_num_threads())
+    dx, dw = _conv.affine_backward(dout, rows, w, _team())
     return dx.reshape(x.shape), dw, dout.sum(axis=0)
 
 # %% ../nbs/09_fast_layers.ipynb #a435ea14

@@ -46,10 +46,9 @@ def reference(x, w, b, dout, S, P):
     return out, dx[:, :, P:P + x.shape[2], P:P + x.shape[3]], dw, dout.sum((0, 2, 3))
 
 
-def draw(rng, winograd=False, pointwise=False, bands=False):
+def draw(rng, winograd=False, bands=False):
     "Shapes and settings of a random convolution."
     if winograd: (HH, WW, S), P, C, F = (3, 3, 1), rng.integers(0, 3), rng.integers(16, 40), rng.integers(16, 70)
-    elif pointwise: (HH, WW, S), P, C, F = (1, 1, 1), 0, *rng.choice([6, 7, 13, 64, 130], 2)
     elif bands:  # images that do not fit the work space at once
         (HH, WW), S, P, C, F = rng.integers(3, 8, 2), rng.integers(1, 4), 1, 3, rng.integers(1, 40)
         return (1, C, 40, 900), (F, C, HH, WW), int(S), P
@@ -59,8 +58,8 @@ def draw(rng, winograd=False, pointwise=False, bands=False):
 
 
 SMALL = [((n, 70, h, h), (f, 70, 3, 3), 2, 1) for n, h, f in [(1, 2, 96), (2, 3, 70), (3, 6, 64), (13, 4, 65), (40, 1, 64)]]  # several images at once
-# filters of 1 x 1 so many that they make several items of 96 rows, the last of them short
-BANDS = [((2, 7, 9, 33), (400, 7, 1, 1), 1, 0), ((1, 6, 5, 39), (700, 6, 1, 1), 1, 0), ((3, 13, 13, 20), (650, 13, 1, 1), 1, 0)]
+# filters of 1 x 1, so many that they make several panels
+MANY = [((2, 7, 9, 33), (400, 7, 1, 1), 1, 0), ((1, 6, 5, 39), (700, 6, 1, 1), 1, 0), ((3, 13, 13, 20), (650, 13, 1, 1), 1, 0)]
 
 
 def check(kernels, x_shape, w_shape, S, P, rng, dtype, limit, threads=1, way=None):
@@ -68,7 +67,8 @@ def check(kernels, x_shape, w_shape, S, P, rng, dtype, limit, threads=1, way=Non
     x, w, b = (rng.standard_normal(s).astype(dtype) for s in (x_shape, w_shape, w_shape[:1]))
     dout = rng.standard_normal(windows(x, w, S, P).shape[:1] + w_shape[:1] + windows(x, w, S, P).shape[2:4]).astype(dtype)
     kept = [a.copy() for a in (x, w, b, dout)]
-    got = kernels.conv_forward(x, w, b, S, P, parallel, threads, way), *kernels.conv_backward(dout, x, w, S, P, True, parallel, threads, way)
+    team = kernels.Team(parallel, threads)
+    got = kernels.conv_forward(x, w, b, S, P, team, way), *kernels.conv_backward(dout, x, w, S, P, True, team, way)
     for name, a, e in zip(("out", "dx", "dw", "db"), got, reference(x, w, b, dout, S, P)):
         assert a.dtype == dtype and a.shape == e.shape
         # sums of a few numbers of both signs may be small by chance: compare with what was summed, too
@@ -78,18 +78,18 @@ def check(kernels, x_shape, w_shape, S, P, rng, dtype, limit, threads=1, way=Non
 
 
 @pytest.mark.parametrize("kernels", KERNELS, ids=lambda k: k.__name__[-2:])
-@pytest.mark.parametrize("kind", ["any", "winograd", "pointwise", "bands"])
+@pytest.mark.parametrize("kind", ["any", "winograd", "bands"])
 def test_random_shapes(kernels, kind):
     "float32 to 1e-5 and float64 to 1e-12 of the largest value, on 250 random layers for each instruction set."
     rng = np.random.default_rng(len(kind))
-    for i in range({"any": 80, "winograd": 20, "pointwise": 20, "bands": 5}[kind]):
+    for i in range({"any": 100, "winograd": 20, "bands": 5}[kind]):
         shapes = draw(rng, **({} if kind == "any" else {kind: True}))
         check(kernels, *shapes, rng, np.float32, 1e-5)
         check(kernels, *shapes, rng, np.float64, 1e-12)
 
 
 @pytest.mark.parametrize("kernels", KERNELS, ids=lambda k: k.__name__[-2:])
-@pytest.mark.parametrize("shapes", SMALL + BANDS)
+@pytest.mark.parametrize("shapes", SMALL + MANY)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_groups_and_bands(kernels, shapes, threads):
     rng = np.random.default_rng(0)
@@ -127,7 +127,6 @@ def test_each_way_is_tested():
     assert all(interpreted.WAYS["four rows"].supports(*shapes) and shapes[0][3] + 2 * shapes[3] & 3 for shapes in BORDERS)
     small = [way_of(interpreted, *shapes) for shapes in SMALL]
     assert {name for name, _ in small} == {"windows"} and {g.images for _, g in small} >= {1, 2, 13, 40}
-    assert all(way_of(interpreted, *shapes)[0] == "pointwise" for shapes in BANDS)
 
 
 @pytest.mark.parametrize("shapes", [((5, 3, 12, 11), (7, 3, 3, 2), 2, 1), ((9, 20, 12, 12), (18, 20, 3, 3), 1, 1), ((5, 8, 9, 9), (9, 8, 1, 1), 1, 0)])
@@ -140,8 +139,9 @@ def test_threads(shapes):
         runs = {}
         for threads in (1, 2, 3, 3):
             set_num_threads(threads)
-            out = KERNELS[0].conv_forward(x, w, b, S, P, parallel, threads)
-            got = out, *KERNELS[0].conv_backward(out, x, w, S, P, True, parallel, threads)
+            team = KERNELS[0].Team(parallel, threads)
+            out = KERNELS[0].conv_forward(x, w, b, S, P, team)
+            got = out, *KERNELS[0].conv_backward(out, x, w, S, P, True, team)
             for a, e in zip(got, runs.get(threads, got)): assert (a == e).all()
             runs[threads] = got
     finally: set_num_threads(before)

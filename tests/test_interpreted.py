@@ -41,21 +41,21 @@ def dtype(request, monkeypatch):
 @pytest.mark.parametrize("way, x_shape, w_shape, S, P", [
     ("windows", (3, 2, 6, 7), (9, 2, 3, 2), 2, 1), ("windows", (2, 3, 5, 4), (2, 3, 2, 3), 1, 2), ("windows", (1, 25, 2, 2), (64, 25, 2, 2), 1, 0),
     ("windows", (1, 1, 9, 8), (6, 1, 2, 2), 3, 0),
-    ("strips", (1, 2, 6, 20), (7, 2, 3, 3), 1, 1), ("strips", (1, 1, 5, 17), (3, 1, 3, 2), 2, 1), ("four rows", (1, 4, 5, 10), (6, 4, 5, 5), 1, 2), ("four rows", (1, 2, 10, 16), (5, 2, 7, 8), 1, 0), ("pointwise", (2, 7, 5, 4), (18, 7, 1, 1), 1, 0),
+    ("strips", (1, 2, 6, 20), (7, 2, 3, 3), 1, 1), ("strips", (1, 1, 5, 17), (6, 1, 3, 2), 2, 1), ("four rows", (1, 4, 5, 10), (6, 4, 5, 5), 1, 2), ("four rows", (1, 2, 10, 16), (5, 2, 7, 8), 1, 0), ("windows", (2, 7, 5, 4), (18, 7, 1, 1), 1, 0),
     ("winograd", (3, 3, 5, 5), (5, 3, 3, 3), 1, 1), ("winograd", (1, 9, 4, 4), (18, 9, 3, 3), 1, 0)])
 def test_convolution(way, x_shape, w_shape, S, P, dtype):
     assert conv_kernels.WAYS[way].supports(x_shape, w_shape, S, P)
     x, w, b = draw(x_shape, w_shape, w_shape[0], dtype=dtype)
     out, cache = conv_forward_naive(x, w, b, {"stride": S, "pad": P})
     dout, = draw(out.shape, dtype=dtype)
-    ours = conv_kernels.conv_forward(x, w, b, S, P, way=way), *conv_kernels.conv_backward(dout, x, w, S, P, threads=2, way=way)
+    ours = conv_kernels.conv_forward(x, w, b, S, P, way=way), *conv_kernels.conv_backward(dout, x, w, S, P, team=conv_kernels.Team(threads=2), way=way)
     same(ours, [out, *conv_backward_naive(dout, cache)], DTYPES[dtype])
     assert conv_kernels.conv_backward(dout, x, w, S, P, need_dx=False)[0] is None
 
 
 def test_affine(dtype):
     x, w, b, dout = draw((8, 21), (21, 9), 9, (8, 9), dtype=dtype)
-    same([conv_kernels.affine_forward(x, w, b, conv_kernels.in_turn, 1), *conv_kernels.affine_backward(dout, x, w, conv_kernels.in_turn, 2)], [x @ w + b, dout @ w.T, x.T @ dout], DTYPES[dtype])
+    same([conv_kernels.affine_forward(x, w, b), *conv_kernels.affine_backward(dout, x, w, conv_kernels.Team(threads=2))], [x @ w + b, dout @ w.T, x.T @ dout], DTYPES[dtype])
 
 
 def test_winograd_leaves_what_is_not_finite_to_the_other_ways():

@@ -33,6 +33,10 @@ class Team:
         if N * work < ALONE or N >= 4 * self.threads: return 1
         return max(1, min(self.threads // gcd(N, self.threads), work // max(1, CHUNK)))
 
+    def chunks(self, N, bands, work, together=1):
+        "How many bands N images of `work` multiply-adds have, and how many of them are worth a chunk."
+        return N * bands, self.grain(N * bands, work // bands, together)
+
     def share(self, task, count, grain=1):
         "Run task(i0, i1) on chunks of `count` items. False if one of them returns False: it met a number that is not finite."
         answers = []

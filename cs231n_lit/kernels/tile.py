@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['Real', 'Int', 'Size', 'Pointer', 'pointer', 'vector_bytes', 'registers', 'lanes_of', 'widest_of', 'itemsize', 'tile',
-           'tile_of', 'round_up', 'panel_width', 'product', 'offsets', 'Shape']
+           'tile_of', 'round_up', 'panel_width', 'product', 'offsets', 'Shape', 'plan']
 
 # %% ../../nbs/kernels/01_tile.ipynb #4aa8371c
+from functools import lru_cache
+
 import cython
 import numpy as np
 
@@ -150,6 +152,7 @@ class Shape:
     "The sizes of one convolution."
     N: Int; C: Int; H: Int; W: Int; F: Int; HH: Int; WW: Int; S: Int; P: Int
     Ho: Int; Wo: Int; K: Int; Q: Int
+    bands: Int; high: Int  # of an image; rows of results in each but the last
     kept: list
 
     def __init__(self, x_shape, w_shape, stride, pad):
@@ -159,9 +162,19 @@ class Shape:
         self.Ho, self.Wo = (self.H + 2 * pad - self.HH) // stride + 1, (self.W + 2 * pad - self.WW) // stride + 1
         self.K, self.Q = self.C * self.HH * self.WW, self.Ho * self.Wo
 
+    def cut(self, rows, bands, step=1):
+        "Cut so many rows of results into `bands`, or fewer, that begin at multiples of `step`."
+        self.high = min(rows, round_up((rows + bands - 1) // bands, step))
+        self.bands = (rows + self.high - step) // self.high
+
     @cython.cfunc
     def table(self, array) -> cython.pointer(Int):
         "Where the numbers of a table begin."
         numbers: Int[::1] = array
         self.kept.append(numbers)
         return cython.address(numbers[0]) if cython.compiled else Pointer(numbers)
+
+@lru_cache(128)
+def plan(kind, *sizes):
+    "What a kernel has to know about these sizes: kind(*sizes), from the last time if that is not long ago."
+    return kind(*sizes)
