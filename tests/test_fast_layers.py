@@ -16,6 +16,7 @@ from cs231n_lit.kernels.compiled import stale
 from cs231n_lit.layer_utils import affine_relu_backward, affine_relu_forward
 from cs231n_lit.layers import relu_backward, relu_forward
 from cs231n_lit.pooling import max_pool_forward_naive
+from cs231n_lit.spatial_norm import spatial_batchnorm_backward, spatial_batchnorm_forward
 
 CAN_COMPILE = os.environ.get("CS231N_LIT_ISA") != "numpy"
 compiled_only = pytest.mark.skipif(not fast._compiled, reason="the kernels are not compiled")
@@ -289,3 +290,19 @@ def test_step_in_place_refuses():
     for bad in (frozen, np.ones(6)[::2], w.astype(np.float16)): assert not fast.step_in_place("sgd", (bad, bad), (1.,))
     with pytest.raises(ValueError, match="^step_in_place: rule needs to be one of 'sgd'"): fast.step_in_place("adagrad", (w, w), (1.,))
     with pytest.raises(ValueError, match="^step_in_place: arrays needs 4 arrays for 'adam'; got 3"): fast.step_in_place("adam", (w, w, w), (1.,))
+
+
+@compiled_only
+@pytest.mark.parametrize("x_mean, x_std, dout_mean, dout_std", [(1e4, 1, 0, 1), (1e6, 1, 0, 1), (0, 1e19, 0, 1), (1e20, 1e18, 1e10, 1e15), (0, 1, 0, 1e30), (3, 1, 1e4, 1e3)])
+@pytest.mark.parametrize("shape", [(7, 5, 17, 13), (2, 40, 11, 31), (100, 3, 1, 1)])
+def test_gradients_of_batch_norm_hold_far_from_zero(shape, x_mean, x_std, dout_mean, dout_std):
+    "Sums partly in float32 lose nothing: where x lies far from zero (dx itself is then computed with a rounded mean), where squares are beyond float32, where dout is large."
+    rng = np.random.default_rng(231)
+    x, dout = ((mean + std * rng.normal(size=shape)).astype(np.float32) for mean, std in ((x_mean, x_std), (dout_mean, dout_std)))
+    gamma, beta = rng.normal(size=(2, shape[1])).astype(np.float32)
+    got = fast.spatial_batchnorm_backward_fast(dout, fast.spatial_batchnorm_forward_fast(x, gamma, beta, {"mode": "train"})[1])
+    exact = [a.astype(float) for a in (x, gamma, beta, dout)]
+    _, cache = spatial_batchnorm_forward(*exact[:3], {"mode": "train"})
+    for name, g, e in zip(("dx", "dgamma", "dbeta"), got, spatial_batchnorm_backward(exact[3], cache)):
+        size = np.abs(e).max() if name == "dx" else np.abs(exact[3]).sum((0, 2, 3)).max()  # of what is added up
+        np.testing.assert_allclose(g / size, e / size, rtol=0, atol=1e-6 + 1e-9 * x_mean * (name == "dx") * (x_std == 1), err_msg=name)
