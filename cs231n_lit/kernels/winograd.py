@@ -23,6 +23,7 @@ PATCH, FILTER, RESULT, SPREAD, GATHER = range(5)
 @cython.exceptval(check=False)
 def line(kind: Int, s: cython.pointer(Real), step: Int, y: cython.pointer(Real), to: Int, L: Int) -> cython.void:
     "One of the five matrices times the vectors s, s + step, ...; results go to y, y + to, ..."
+    half: Real = .5  # a division by 2 would be one of double precision
     if kind == 0:
         for l in range(L): y[l] = s[l] - s[2 * step + l]
         for l in range(L): y[to + l] = s[step + l] + s[2 * step + l]
@@ -30,8 +31,8 @@ def line(kind: Int, s: cython.pointer(Real), step: Int, y: cython.pointer(Real),
         for l in range(L): y[3 * to + l] = s[step + l] - s[3 * step + l]
     elif kind == 1:
         for l in range(L): y[l] = s[l]
-        for l in range(L): y[to + l] = (s[l] + s[step + l] + s[2 * step + l]) / 2
-        for l in range(L): y[2 * to + l] = (s[l] - s[step + l] + s[2 * step + l]) / 2
+        for l in range(L): y[to + l] = half * (s[l] + s[step + l] + s[2 * step + l])
+        for l in range(L): y[2 * to + l] = half * (s[l] - s[step + l] + s[2 * step + l])
         for l in range(L): y[3 * to + l] = s[2 * step + l]
     elif kind == 2:
         for l in range(L): y[l] = s[l] + s[step + l] + s[2 * step + l]
@@ -42,9 +43,9 @@ def line(kind: Int, s: cython.pointer(Real), step: Int, y: cython.pointer(Real),
         for l in range(L): y[2 * to + l] = s[l] - s[step + l]
         for l in range(L): y[3 * to + l] = -s[step + l]
     else:
-        for l in range(L): y[l] = s[l] + (s[step + l] + s[2 * step + l]) / 2
-        for l in range(L): y[to + l] = (s[step + l] - s[2 * step + l]) / 2
-        for l in range(L): y[2 * to + l] = s[3 * step + l] + (s[step + l] + s[2 * step + l]) / 2
+        for l in range(L): y[l] = s[l] + half * (s[step + l] + s[2 * step + l])
+        for l in range(L): y[to + l] = half * (s[step + l] - s[2 * step + l])
+        for l in range(L): y[2 * to + l] = s[3 * step + l] + half * (s[step + l] + s[2 * step + l])
 
 @cython.cfunc
 @cython.nogil
