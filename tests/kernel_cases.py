@@ -185,10 +185,12 @@ class Conv(Case):
         return out, dx[:, :, P:P + H, P:P + W], np.tensordot(dout, X, ([0, 2, 3], [0, 2, 3])), dout.sum((0, 2, 3))
 
     def run(self):
-        x, w, b = self.draw(*self.x, spoil=True), self.draw(*self.w), self.draw(self.w[0])
+        one = self.spoilt and self.seed % 2  # an infinity in a single filter, and all else is finite
+        x, w, b = self.draw(*self.x, spoil=not one), self.draw(*self.w), self.draw(self.w[0])
+        if one: w = self.with_infinity(w)
         param, exact = {"stride": self.stride, "pad": self.pad}, exactly(x, w, b)
         out, cache = fast.conv_forward_fast(x, w, b, param)
-        dout = self.draw(*out.shape, spoil=True)
+        dout = self.draw(*out.shape, spoil=not one)
         want, *gradients = self.reference(*exact, *exactly(dout))
         terms = dout.size // len(w)
         compare("out", out, want, self.dtype, w[0].size)
@@ -199,6 +201,13 @@ class Conv(Case):
         for name, g, e in zip(("dw", "db"), without[1:], gradients[1:]): compare(f"{name} without dx", g, e, self.dtype, terms)
         assert param == {"stride": self.stride, "pad": self.pad}
         if out.size and not self.spoilt: self.alone(x, w, b, dout, out, got[0])
+
+    def with_infinity(self, w):
+        "w, but one number of its first, its last or another filter is infinite."
+        rng, memory = self.tools
+        w = np.array(w)
+        w[(rng.choice([0, len(w) - 1, rng.integers(len(w))]), *(rng.integers(n) for n in w.shape[1:]))] = rng.choice([np.inf, -np.inf])
+        return memory.given(w)
 
     def alone(self, x, w, b, dout, out, dx):
         "Neither threads nor the images beside it change one bit of an image's results."
