@@ -207,3 +207,19 @@ def test_photographs_stay_as_they_are(seen):
     inside = 4 * 162 ** 2 / (201 * 750)
     assert abs(same - inside) < .05
     assert (np.abs(seen.drawn["light"] - seen.drawn["dark"]).max(2) <= 2).mean() < .25
+
+
+@needs_browser
+def test_no_line_around_photographs(base, browser):
+    "In the dark scheme, whose filter ends within a pixel where the figure's size is no whole number of them: the rim is paper at every width."
+    tab = browser.new_page(reduced_motion="reduce", color_scheme="dark", viewport={"width": 390, "height": 800})
+    tab.goto(f"{base}/pooling.html")
+    if max(tab.evaluate(PAPER)[:3]) > 60: switch(tab)
+    paper, rims, heights = tab.evaluate(PAPER)[:3], [], set()
+    for width in range(383, 391):
+        tab.set_viewport_size({"width": width, "height": 800})
+        heights.add(tab.locator(".pictures").first.bounding_box()["height"] % 1 > .1)
+        figure = shot(tab, ".pictures")
+        rims += [np.abs(edge - paper).max() for edge in (figure[0], figure[-1], figure[:, 0], figure[:, -1])]
+    tab.close()
+    assert True in heights and max(rims) <= 8
