@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from . import in_numpy
+
 # %% ../../nbs/kernels/30_compiled.ipynb #2ab7438a
 ISAS = ({"aarch64": ("neon", "")} if platform.machine().lower() in ("aarch64", "arm64") else
         {"x86-64-v4": ("v4", "AVX2 FMA3 AVX512_SKX"),  # best first: ending of the modules compiled for it, features it needs
@@ -87,7 +89,7 @@ def shortest(calls, rounds=15):
     return best
 
 def times_of_ways(layers,         # name: (x's shape, w's shape, stride, padding)
-                  ways,           # names, in order
+                  ways,           # names, in order; "NumPy" is what takes over where nothing is compiled
                   back=False,     # the way back?
                  ) -> str:        # a table in Markdown
     "How long convolving takes, with each of some ways that takes the layer, over the time of the one chosen (bold)."
@@ -97,10 +99,12 @@ def times_of_ways(layers,         # name: (x's shape, w's shape, stride, padding
         x, w, b = (rng.normal(size=shape).astype(np.float32) for shape in (x_shape, w_shape, w_shape[:1]))
         dout = kernels.conv_forward(x, w, b, stride, pad)
         args = (kernels.conv_backward, dout, x, w) if back else (kernels.conv_forward, x, w, b)
-        takes = [way for way in ways if kernels.WAYS[way].supports(x_shape, w_shape, stride, pad)]
+        takes = [way for way in ways if way in kernels.WAYS and kernels.WAYS[way].supports(x_shape, w_shape, stride, pad)]
         chosen = next(k for k, way in kernels.WAYS.items() if way.supports(x_shape, w_shape, stride, pad) and way.pays(x_shape, w_shape, stride, pad, 4))
         if back: chosen = next(k for k in ways if kernels.WAYS[k].backward is kernels.WAYS[chosen].backward)
-        took = shortest({way: partial(*args, stride, pad, way=way) for way in takes})
+        calls = {way: partial(*args, stride, pad, way=way) for way in takes}
+        if "NumPy" in ways: calls["NumPy"] = partial(in_numpy.conv_backward, *args[1:], stride, pad, True) if back else partial(in_numpy.conv_forward, *args[1:], stride, pad)
+        took = shortest(calls)
         bold = lambda way: "**" if way == chosen else ""
         rows.append(f"| {name} | " + " | ".join(f"{bold(way)}{took[way] / took[chosen]:.2f}{bold(way)}" if way in took else "—" for way in ways) + " |")
     return "\n".join([f"| {'backward' if back else 'forward'} | " + " | ".join(ways) + " |", "| --- " * (len(ways) + 1) + "|", *rows])
