@@ -62,15 +62,16 @@ def _pretty(value,    # anything
 # %% ../nbs/28_browser.ipynb #94c2e9a0
 def _inline(text):
     "A line of Markdown as HTML."
-    code = []
-    text = re.sub(r"`([^`]+)`", lambda m: code.append(m[1]) or f"\0{len(code) - 1}\0", text)
-    text = html.escape(re.sub(r"\\([^\w\s])", r"\1", text), quote=False)
+    kept = []  # what is as it will be
+    def keep(done): return kept.append(done) or f"\0{len(kept) - 1}\0"
+    text = re.sub(r"`([^`]+)`", lambda m: keep(f"<code>{html.escape(m[1], quote=False)}</code>"), text)
+    text = html.escape(re.sub(r"\\([\W_])", lambda m: keep(html.escape(m[1], quote=False)), text), quote=False)
     text = re.sub(r"\$([^$\\]+)\$", lambda m: f"<em>{m[1]}</em>".replace("'", "′"), text)
-    text = re.sub(r"(?<=\w)'", "’", text)
+    text = re.sub(r"(^|[\s(])'", r"\1‘", text).replace("'", "’")
     text = re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", r'<a href="\2">\1</a>', text)
     text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
     text = re.sub(r"(?<!\*)\*(?![\s*])(.+?)\*", r"<em>\1</em>", text)
-    return re.sub(r"\0(\d+)\0", lambda m: f"<code>{html.escape(code[int(m[1])], quote=False)}</code>", text)
+    return re.sub(r"\0(\d+)\0", lambda m: kept[int(m[1])], text)
 
 # %% ../nbs/28_browser.ipynb #cf000c58
 def _row(tag, cells, sides):
@@ -85,8 +86,8 @@ def _table(lines):
 
 # %% ../nbs/28_browser.ipynb #e11c63de
 def _block(line):
-    "What a line of Markdown begins with if it belongs to a table, a heading or a list; else 'p', or nothing if it is empty."
-    return next((mark for mark in ("|", "#", "- ") if line.startswith(mark)), "p" if line.strip() else "")
+    "What a line of Markdown begins with if it belongs to a table, a heading, a list or a fold; else 'p', or nothing if it is empty."
+    return next((mark for mark in ("|", "#", "- ", ":::") if line.startswith(mark)), "p" if line.strip() else "")
 
 def _to_html(markdown):
     "Markdown, as cells show it, as HTML."
@@ -95,6 +96,7 @@ def _to_html(markdown):
         if kind == "|" and len(lines) > 1: done.append(_table(lines))
         elif kind == "#": done += [re.sub(r"(#+) *(.*)", lambda m: f"<h{len(m[1])}>{_inline(m[2])}</h{len(m[1])}>", line) for line in lines]
         elif kind == "- ": done.append("<ul>" + "".join(f"<li>{_inline(line[2:])}</li>" for line in lines) + "</ul>")
+        elif kind == ":::": done += [f"<details><summary>{html.escape(m[1])}</summary>" if (m := re.search(r'title="([^"]*)"', line)) else "</details>" for line in lines]
         elif kind: done.append(f"<p>{_inline(' '.join(lines))}</p>")
     return "\n".join(done)
 

@@ -729,11 +729,27 @@ def _sections(cells):
         if not skip: yield cell
 
 # %% ../nbs/21_exercises.ipynb #e60ed454
+class _Generators(ast.NodeTransformer):
+    "Makes each comprehension a generator: those keep their variables to themselves in every version of Python, for `symtable` too."
+    def visit_ListComp(self, node):
+        self.generic_visit(node)
+        return ast.GeneratorExp(node.elt, node.generators)
+
+    visit_SetComp = visit_ListComp
+
+    def visit_DictComp(self, node):
+        self.generic_visit(node)
+        return ast.GeneratorExp(ast.Tuple([node.key, node.value], ast.Load()), node.generators)
+
+def _scope(statement):
+    "The names of a statement, and of the scopes in it."
+    return symtable.symtable(ast.unparse(_Generators().visit(ast.parse(ast.unparse(statement)))), "cell", "exec")
+
 def _names(tree):
     "The names that a cell needs from cells before it, and those that it defines."
     needs, defines = set(), set()
     for statement in tree.body:
-        tables = [symtable.symtable(ast.unparse(statement), "cell", "exec")]
+        tables = [_scope(statement)]
         top = tables[0]
         for table in tables: tables.extend(table.get_children())
         used = {s.get_name() for t in tables for s in t.get_symbols() if s.is_referenced() and (t is top or s.is_global())}

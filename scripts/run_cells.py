@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import subprocess
-import symtable
 import sys
 import tarfile
 import tempfile
@@ -26,6 +25,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import nbformat
+
+from cs231n_lit.exercises import _scope
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS, PINS = ROOT / "scripts/browser", ROOT / "scripts/engine.json"
@@ -64,14 +65,14 @@ def names(tree):
     "The names that some code binds at its top level, those it needs from above, and those that it needs at once: not only when a function of its own is called."
     binds, uses, at_once = set(), set(), set()
     for statement in tree.body:
-        tables = [(symtable.symtable(ast.unparse(statement), "cell", "exec"), True)]
+        tables = [(_scope(statement), True)]
         own = {s.get_name() for s in tables[0][0].get_symbols() if s.is_assigned() or s.is_imported()}
         acts = any(isinstance(d, ast.Call) for d in getattr(statement, "decorator_list", ()))  # such as `@fault("no network")`, which calls what it decorates
         for table, now in tables:
             wanted = {s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is tables[0][0] or s.is_global())} - binds
             uses |= wanted
             at_once |= wanted if now else set()
-            tables += [(child, now and (acts or child.get_type() == "class" or child.get_name().endswith(("comp", "genexpr")))) for child in table.get_children()]
+            tables += [(child, now and (acts or child.get_type() == "class" or child.get_name() == "genexpr")) for child in table.get_children()]
         binds |= own
     return binds, uses, at_once
 
@@ -143,9 +144,9 @@ def tidy(code):
 
 
 def duration(cell, seen):
-    "What a cell that takes a while says before one clicks: how long it took in a browser, where that was measured."
+    "What a cell that takes a while says before one clicks: how long it took in a browser."
     seconds = seen.get("seconds", {}).get(cell["id"], 0)
-    if seconds < 10: return "trains for minutes" if cell["slow"] and not seconds else ""
+    if seconds < 10: return ""
     about = f"{round(seconds, -1):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
     return f"takes {'more than' if cell['id'] in seen.get('stopped', ()) else 'about'} {about} here"
 
