@@ -67,9 +67,10 @@ def names(tree):
     for statement in tree.body:
         tables = [(_scope(statement), True)]
         own = {s.get_name() for s in tables[0][0].get_symbols() if s.is_assigned() or s.is_imported()}
+        added = {n.target.id for n in ast.walk(statement) if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name) and n.target.id in own}  # `x += 1` needs an x
         acts = any(isinstance(d, ast.Call) for d in getattr(statement, "decorator_list", ()))  # such as `@fault("no network")`, which calls what it decorates
         for table, now in tables:
-            wanted = {s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is tables[0][0] or s.is_global())} - binds
+            wanted = ({s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is tables[0][0] or s.is_global())} | added) - binds
             uses |= wanted
             at_once |= wanted if now else set()
             tables += [(child, now and (acts or child.get_type() == "class" or child.get_name() == "genexpr")) for child in table.get_children()]
@@ -126,9 +127,11 @@ def connect(cell, above):
     def needed(wanted, seeds):
         "Cells that bind a name that is wanted, from below, each with what it wants; functions want nothing before they are wanted."
         for other in reversed(above):
-            if other["binds"] & wanted or (seeds and not other["optional"] and not other["why"]):
+            found = other["binds"] & wanted
+            if found or (seeds and not other["optional"] and not other["why"]):
                 yield other
-                wanted |= other["uses"] if other["binds"] & wanted else other["at_once"]
+                wanted -= found  # what is above binds something else by this name
+                wanted |= other["uses"] if found else other["at_once"]
     cell["also"] = sorted({c["id"] for c in needed(set(cell["uses"]), True) if c["optional"] and not c["why"]})
     if cell["marked"]: return
     latest = {name: c["lacks"] for c in above for name in c["binds"] & cell["uses"]}

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOL, NOTED, BROWSER_PAGE = ROOT / "scripts/run_cells.py", ROOT / "cs231n_lit/data/pages/browser_cells.json", ROOT / "nbs/28_browser.ipynb"
 WHEELS = Path(os.environ.get("CS231N_LIT_WHEELS") or next((d for d in (ROOT.parent / "shared/pyodide", DOCS / "run/engine") if list(d.glob("numpy-*wasm32.whl"))), "no wheels"))
 PAGES = sorted(p.relative_to(DOCS / "run").with_suffix("").as_posix() for p in (DOCS / "run").rglob("*.json") if p.name != "engine.json")
-LONG = 120  # seconds of computing after which a cell is stopped, and counted as too long
+LONG = 60  # seconds of computing after which a cell is stopped, and counted as too long
 NUMBER = re.compile(r"[-+−]?\d+\.?\d*(?:e[-+]?\d+)?")
 
 spec = importlib.util.spec_from_file_location("run_cells", TOOL)
@@ -220,6 +220,12 @@ def test_drawing_is_left_out_unless_it_is_needed(tmp_path):
     assert [c[k]["optional"] for k in ("c0-0", "c0-1", "c1", "c2", "c3")] == [False, True, False, True, False]
     assert c["c4"]["also"] == []
     assert c["c5"]["also"] == c["c6"]["also"] == ["c0-1", "c2"]
+
+
+def test_only_the_last_cell_that_made_a_name_is_run_for_it(tmp_path):
+    "Not one further up, which would make something else of it; but one that what was made is added to."
+    c = known(tmp_path, "x = 1", "x = 2", "total = [x for x in (3, 4)]", "total += [x]", "x + 1", "total", pictures=[0, 1, 2, 3])
+    assert c["c4"]["also"] == ["c1"] and c["c5"]["also"] == ["c1", "c2", "c3"]
 
 
 def test_what_needs_a_thread_cannot_run(tmp_path):
