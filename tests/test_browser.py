@@ -49,6 +49,8 @@ PAPER = "getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Nu
 
 PLAIN = """() => document.querySelectorAll("code, math").forEach(e => e.textContent = e.textContent)"""
 
+BROKEN = """() => [...document.querySelectorAll("main :is(td, th) code")].filter(e => /^[\\w.]+$/.test(e.textContent) && e.getClientRects().length > 1).map(e => e.textContent)"""
+
 AXE = """async (options) => {
   const {violations} = await axe.run(document, {resultTypes: ["violations"], ...options});
   const short = n => `${n.html.slice(0, 120)}: ${n.failureSummary.slice(0, 160)}`;
@@ -82,6 +84,7 @@ def seen(request, base, browser, axe):
     for scheme in ("light", "dark"):
         page.contrast[scheme], page.paper[scheme] = tab.evaluate(CONTRAST), tab.evaluate(PAPER)
         switch(tab)
+    page.broken_names = tab.evaluate(BROKEN)
     tab.set_viewport_size({"width": 390, "height": 800})
     page.cut = tab.evaluate(CUT_OFF)
     tab.evaluate(axe)
@@ -118,6 +121,11 @@ def test_a_missing_letter_is_noticed(base, browser):
     after = fonts(tab)
     tab.close()
     assert before == {("STIX Two Math", True)} and len(after) == 2
+
+
+def test_names_in_tables_are_whole(seen):
+    "A function's name is not cut in two where its column is narrow."
+    assert seen.broken_names == []
 
 
 def test_phone_does_not_scroll_sideways(seen):

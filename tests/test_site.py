@@ -86,6 +86,11 @@ def test_formulas_are_rendered(site):
     assert sum(page.formulas for page in site.values()) > 100
 
 
+def test_links_are_rendered(site):
+    "A name in backticks that is a link's text becomes a link by itself, and one in the other is none."
+    assert [(p.name, t) for p, page in site.items() for t in page.text if re.search(r"\]\((?:https?:|[\w./]+\.(?:html|ipynb))", t)] == []
+
+
 def test_pictures_have_alternative_text():
     missing = defaultdict(list)
     for path in PAGES:
