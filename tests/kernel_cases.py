@@ -340,12 +340,13 @@ class Sandwich(Case):
 
 @dataclass(frozen=True)
 class LastPixel(Case):
-    "An infinity in the last pixel reaches the last result, which is looked at like all others."
+    "An infinity in the last pixel reaches the last result, which is looked at like all others; of 3 x 3 pixels it is the first as well."
     way: str | None = None
+    side: int = 5
 
     def run(self):
-        memory, x, w, b = self.tools[1], np.ones((1, 1, 5, 5), self.dtype), self.draw(1, 1, 3, 3), self.draw(1)
-        x[0, 0, 4, 4] = np.inf
+        memory, x, w, b = self.tools[1], np.ones((1, 1, self.side, self.side), self.dtype), self.draw(1, 1, 3, 3), self.draw(1)
+        x[0, 0, -1, -1] = np.inf
         out, _ = fast.conv_forward_fast(memory.given(x), w, b, {"stride": 1, "pad": 0})
         with np.errstate(all="ignore"): compare("out", out, np.einsum("ncijpq,fcpq->nfij", windows(x.astype(float), 3, 3, 1), w.astype(float)) + b[0].astype(float), self.dtype, 9)
 

@@ -25,8 +25,9 @@ def test_awkward_layers(kernels, shapes, dtype):
 @each
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_ends(kernels, dtype):
-    "The last number of several that are looked at, and the ends of work space."
-    for way in "winograd", "windows": LastPixel(way, dtype=dtype, spoilt=True).check(kernels)
+    "The first and the last number of several that are looked at, and the ends of work space."
+    for way in "winograd", "windows":
+        for side in 3, 5: LastPixel(way, side=side, dtype=dtype, spoilt=True).check(kernels)
     Space(dtype=dtype).check(kernels)
 
 
