@@ -241,7 +241,7 @@ def drawn(kernels):
     awkward = [kernel_cases.Conv(*shapes, way, dtype=("float32", "float64")[n % 2], threads=1 + (n + k) % 3, eager=k % 2 == 0, seed=k)
                for n, shapes in enumerate(kernel_cases.AWKWARD) for k, way in enumerate([None, *(name for name, way in kernels.ways.items() if way.supports(*shapes))])]
     ends = [case for dtype in ("float32", "float64") for case in (
-        *(kernel_cases.LastPixel("winograd", side=side, dtype=dtype, spoilt=True) for side in (3, 5)), kernel_cases.Space(dtype=dtype),
+        *(kernel_cases.LastPixel("winograd", side=side, dtype=dtype, spoilt=True) for side in (3, 5)), kernel_cases.Space(dtype=dtype), kernel_cases.Affine(100, 100, 520, dtype=dtype),
         *(kernel_cases.Conv((2, 4, 12, 12), (7, 4, size, size), 1, 2, way, dtype=dtype, spoilt=True, seed=seed) for way, size in (("winograd", 3), ("four rows", 5)) for seed in (1, 3)))]
     small = [case for case in awkward if case.work() < 5e6]
     return {"conv": ends + small + found["conv"] + found["affine"], "layers": found["pool"] + found["norm"] + found["relu"] + found["step"]}

@@ -30,6 +30,7 @@ def test_ends(kernels, dtype):
         for side in 3, 5: LastPixel(way, side=side, dtype=dtype, spoilt=True).check(kernels)
     for seed in 1, 3:  # an infinity in the first filter, or in the last
         for way, size in ("winograd", 3), ("four rows", 5): Conv((2, 4, 12, 12), (7, 4, size, size), 1, 2, way, dtype=dtype, spoilt=True, seed=seed).check(kernels)
+    Affine(100, 100, 520, dtype=dtype).check(kernels)
     Space(dtype=dtype).check(kernels)
 
 
