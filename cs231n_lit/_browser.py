@@ -43,7 +43,8 @@ _BRACKETS = {list: "[]", tuple: "()", set: "{}", dict: "{}"}
 def _parts(value, depth):
     "The entries of a list, tuple, set or dictionary as text."
     if type(value) is dict: return [f"{_pretty(k, depth)}: {_pretty(v, depth, len(repr(k)) + 2)}" for k, v in value.items()]
-    return [_pretty(v, depth) for v in value]
+    parts = [_pretty(v, depth) for v in value]
+    return sorted(parts) if type(value) is set else parts  # a set's own order changes from run to run
 
 def _pretty(value,    # anything
             depth=0,  # how many brackets are open around it
@@ -67,7 +68,7 @@ def _inline(text):
     text = re.sub(r"`([^`]+)`", lambda m: keep(f"<code>{html.escape(m[1], quote=False)}</code>"), text)
     text = html.escape(re.sub(r"\\([\W_])", lambda m: keep(html.escape(m[1], quote=False)), text), quote=False)
     text = re.sub(r"\$([^$\\]+)\$", lambda m: f"<em>{m[1]}</em>".replace("'", "′"), text)
-    text = re.sub(r"(^|[\s(])'", r"\1‘", text).replace("'", "’")
+    text = re.sub(r"(^|[\s(])'|(?<![\w.)])'(?=\w)", r"\1‘", text).replace("'", "’")
     text = re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", r'<a href="\2">\1</a>', text)
     text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
     text = re.sub(r"(?<!\*)\*(?![\s*])(.+?)\*", r"<em>\1</em>", text)
