@@ -61,11 +61,9 @@ def faint(notebook):
 
 
 ORNAMENTS = {"#d6d6d6", "#cccccc"}  # matplotlib's frame around a legend, translucent or not
-# Still with a tone that is too pale, or drawn in the colours there were before; whoever draws such a page again takes it off the list.
-TO_DRAW_AGAIN = {"solver.html"}
 
 
-@pytest.mark.parametrize("page", [pytest.param(name, marks=pytest.mark.xfail(strict=False)) if name in TO_DRAW_AGAIN else name for name in PAGES])
+@pytest.mark.parametrize("page", PAGES)
 def test_lines_are_told_from_the_paper(page):
     "3 : 1 in both schemes."
     assert [found for found in faint(PAGES[page]) if found[1] not in ORNAMENTS] == []
