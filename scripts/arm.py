@@ -102,7 +102,12 @@ def tile_object(folder, compiler=COMPILER):
     build["SOURCES"]["conv"] = ["tile"]
     (Path(folder) / "tile.py").write_text(build["source_of"]("conv", "neon", compiler) + PROBE, encoding="utf8")
     run(*build["cython_command"]("tile"), cwd=folder, capture_output=True)
-    include = ["-I", sysconfig.get_paths()["include"], "-fPIC", "-D_POSIX_C_SOURCE=200809L"]
+    # Debian's Python.h asks for another folder's pyconfig.h on each machine; this machine's will do, as nothing of it is run
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    theirs, own = Path(folder, "aarch64-linux-gnu", version), Path("/usr/include", sysconfig.get_config_var("MULTIARCH") or "", version, "pyconfig.h")
+    theirs.mkdir(parents=True, exist_ok=True)
+    (theirs / "pyconfig.h").write_text(f'#include "{own}"\n', encoding="utf8")
+    include = ["-I", sysconfig.get_paths()["include"], "-I", str(folder), "-fPIC", "-D_POSIX_C_SOURCE=200809L"]
     run(*compiler.split(), *flags(build, "conv", compiler), *include, "-c", "tile.c", "-o", "tile.o", cwd=folder, capture_output=True)
     return Path(folder) / "tile.o"
 
