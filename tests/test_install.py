@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "build", "docs", "_proc", "nbs", "tests", "runs", "*.so", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "build", "docs", "_proc", "runs", "*.so", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
 TRAIN = "train --num-epochs 1 --batch-size 1000 --num-filters 2 --filter-size 3 --hidden-dim 5 --num-train-samples 50 --num-val-samples 50".split()
 posix = pytest.mark.skipif(os.name != "posix", reason="written for Linux and macOS")
 
