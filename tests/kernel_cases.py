@@ -435,3 +435,14 @@ AWKWARD = [((4, 3, 17, 17), (25, 3, 7, 7), 1, 3), ((3, 8, 15, 15), (7, 8, 5, 5),
            ((2, 2, 9, 30), (6, 2, 3, 4), 3, 1), ((1, 3, 11, 40), (5, 3, 3, 2), 4, 0), ((3, 2, 9, 20), (6, 2, 3, 3), 2, 1),  # strips of every third, fourth and second number
            ((1, 16, 12, 12), (16, 16, 5, 5), 1, 2), ((1, 16, 23, 23), (16, 16, 3, 3), 2, 1), ((1, 16, 12, 12), (16, 16, 3, 3), 1, 3),  # all but Winograd's
            ((2, 4, 9, 9), (8, 4, 3, 3), 1, 0), ((2, 4, 7, 12), (8, 4, 5, 5), 1, 0), ((2, 4, 19, 19), (8, 4, 5, 5), 2, 0), ((2, 4, 12, 12), (4, 4, 5, 5), 1, 0)]  # all but a strip, four rows
+
+
+def ends(dtype):
+    "The first and the last of several numbers, filters and results that are looked at, and the ends of work space."
+    for way in "winograd", "windows":
+        for side in 3, 5: yield LastPixel(way, side=side, dtype=dtype, spoilt=True)
+    for seed in 1, 3:  # an infinity in the first filter, or in the last
+        for way, size in ("winograd", 3), ("four rows", 5): yield Conv((2, 4, 12, 12), (7, 4, size, size), 1, 2, way, dtype=dtype, spoilt=True, seed=seed)
+    yield Affine(100, 100, 520, dtype=dtype)
+    yield Affine(2, 2048, 3, dtype=dtype, threads=2)  # in two parts, which are added
+    yield Space(dtype=dtype)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from cs231n_lit.kernels.share import Team
-from kernel_cases import AWKWARD, Affine, Conv, InNumPy, LastPixel, Norm, Pool, Relu, Space, Step, found, layers
+from kernel_cases import AWKWARD, Affine, Conv, InNumPy, Norm, Pool, Relu, Step, ends, found, layers
 
 KERNELS = found()
 pytestmark = pytest.mark.skipif(not KERNELS, reason="kernels are not compiled")
@@ -25,13 +25,7 @@ def test_awkward_layers(kernels, shapes, dtype):
 @each
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_ends(kernels, dtype):
-    "The first and the last number of several that are looked at, and the ends of work space."
-    for way in "winograd", "windows":
-        for side in 3, 5: LastPixel(way, side=side, dtype=dtype, spoilt=True).check(kernels)
-    for seed in 1, 3:  # an infinity in the first filter, or in the last
-        for way, size in ("winograd", 3), ("four rows", 5): Conv((2, 4, 12, 12), (7, 4, size, size), 1, 2, way, dtype=dtype, spoilt=True, seed=seed).check(kernels)
-    Affine(100, 100, 520, dtype=dtype).check(kernels)
-    Space(dtype=dtype).check(kernels)
+    for case in ends(dtype): case.check(kernels)
 
 
 LAYERS = {"conv": 150, "pool": 40, "norm": 40, "affine": 30, "relu": 10, "step": 15, "sandwich": 20}
