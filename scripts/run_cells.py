@@ -93,7 +93,7 @@ def entry(cell, source, suffix=""):
     told = "PyTorch" if flags.get("eval") == "false" else mark if mark not in ("", "own", "optional", "true") else ""
     return {"id": cell.id + suffix, "code": source, "shown": not flags.keys() & {"hide", "export", "default_exp"} and flags.get("echo") != "false",
             "why": told or ("" if mark else reason(at_once(tree))), "lacks": told or ("" if mark else reason(source)),
-            "own": OWN["time"] if mark == "own" else "", "optional": pictures or "slow" in flags or mark == "optional" or bool(HEAVY.search(source)), "slow": "slow" in flags,
+            "own": OWN["time"] if mark == "own" else "", "optional": pictures or "slow" in flags or mark == "optional" or bool(HEAVY.search(source)),
             "binds": binds, "uses": uses, "at_once": now, "marked": bool(mark)}
 
 
@@ -183,7 +183,7 @@ def with_run(docs, name, page, notebook):
     if not marked: return page
     target = docs / "run" / Path(name).with_suffix(".json")
     target.parent.mkdir(parents=True, exist_ok=True)
-    keep = ("id", "code", "why", "own", "optional", "slow", "also")
+    keep = ("id", "code", "why", "own", "optional", "also")
     about = {"cells": [{k: c[k] for k in keep if c[k] or k in ("id", "code", "also")} for c in cells]} | ({"exercises": exercises} if exercises else {})
     target.write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
     up, own = "../" * name.count("/"), Path(name).with_suffix(".json").as_posix()

@@ -62,7 +62,7 @@ def fonts(tab):
     "Names of the fonts that draw the formulas, and whether the site brings them."
     said = tab.context.new_cdp_session(tab)
     for domain in ("DOM", "CSS"): said.send(f"{domain}.enable")
-    nodes = said.send("DOM.querySelectorAll", {"nodeId": said.send("DOM.getDocument")["root"]["nodeId"], "selector": "math *"})["nodeIds"]
+    nodes = said.send("DOM.querySelectorAll", {"nodeId": said.send("DOM.getDocument")["root"]["nodeId"], "selector": "math :not(:has(*))"})["nodeIds"]
     return {(font["familyName"], font["isCustomFont"]) for node in nodes for font in said.send("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]}
 
 
