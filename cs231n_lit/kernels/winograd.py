@@ -108,8 +108,8 @@ def transform_patches(pixels: cython.pointer(Real), g: Winograd, u0: Int, u1: In
     for u in range(u0, u1):
         for j in range(g.tw):
             src = pixels + (u // g.th * g.pixels + u % g.th * 2 * row + j * 2 * g.Cp)
-            for c in range(g.Cp // L): sandwich(0, src + c * L, row, g.Cp, v + c * L, g.v_plane, L)
-            v = v + g.Cp
+            place = (u - u0) * g.tw + j
+            for c in range(g.Cp // L): sandwich(0, src + c * L, row, g.Cp, v + (place * g.Cp + c * L), g.v_plane, L)
 
 # %% ../../nbs/kernels/08_winograd.ipynb #789bd3c2
 def pack_winograd(w: Real[::1], panels: Real[::1], turned: Real[::1], g: Winograd, rotate: cython.bint, c0: Int, c1: Int):
@@ -139,15 +139,16 @@ def store_patches(m: cython.pointer(Real), g: Winograd, u0: Int, u1: Int, W: Int
     L = lanes_of(itemsize(m))
     for u in range(u0, u1):
         for j in range(g.tw):
+            place = (u - u0) * g.tw + j
             for c in range(W // L):
-                sandwich(2, m + c * L, 4 * g.m_plane, g.m_plane, y, L, L)
-                to = sheet + (2 * j * W + c * L)
+                sandwich(2, m + (place * W + c * L), 4 * g.m_plane, g.m_plane, y, L, L)
+                to = sheet + (((u - u0) * g.Wo + j) * 2 * W + c * L)
+                for i in range(4):
+                    for l in range(L): y[i * L + l] += bias[c * L + l]
                 for i in range(2):
-                    for l in range(L): to[i * g.Wo * W + l] = y[2 * i * L + l] + bias[c * L + l]
+                    for l in range(L): to[i * g.Wo * W + l] = y[2 * i * L + l]
                     if 2 * j + 1 < g.Wo:
-                        for l in range(L): to[(i * g.Wo + 1) * W + l] = y[(2 * i + 1) * L + l] + bias[c * L + l]
-            m = m + W
-        sheet = sheet + 2 * g.Wo * W
+                        for l in range(L): to[(i * g.Wo + 1) * W + l] = y[(2 * i + 1) * L + l]
 
 @cython.cfunc
 @cython.nogil

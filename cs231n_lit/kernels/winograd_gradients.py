@@ -46,8 +46,8 @@ def spread_dout(d: cython.pointer(Real), g: WinogradGradients, u0: Int, u1: Int,
     for u in range(u0, u1):
         for j in range(g.tw):
             src = d + (u * 2 * row + j * 2 * g.Fp)
-            for f in range(g.Fp // L): sandwich(3, src + f * L, row, g.Fp, y + f * L, g.y_plane, L)
-            y = y + g.Fp
+            place = (u - u0) * g.tw + j
+            for f in range(g.Fp // L): sandwich(3, src + f * L, row, g.Fp, y + (place * g.Fp + f * L), g.y_plane, L)
 
 # %% ../../nbs/kernels/09_winograd_gradients.ipynb #ed6951cc
 def backward_winograd(x: Real[::1], others: tuple, db: cython.double[::1], g: WinogradGradients, k0: Int, k1: Int):
