@@ -151,7 +151,6 @@ def forward_four_rows(x: Real[::1], others: tuple, g: FourRows, k0: Int, k1: Int
     parts = spare + g.together * 24 * g.beside * g.length
     fine: cython.bint = True
     with cython.nogil:
-        zero(spare, g.together * 24 * g.beside * g.length)
         zero(parts, g.part)
         for k in range(k0, k1):
             n, i = k // g.bands, k % g.bands * g.high

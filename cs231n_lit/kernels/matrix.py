@@ -34,7 +34,7 @@ class Matrix:
         self.kept = rows, steps
         self.rows, self.steps = (cython.address(rows[0]), cython.address(steps[0])) if cython.compiled else (Pointer(rows), Pointer(steps))
 
-ROOM = 49152 + 102 * 512  # numbers of work space: a block of b, and sums
+ROOM = 49152 + 96 * 512  # numbers of work space: a block of b, and sums
 
 # %% ../../nbs/kernels/10_matrix.ipynb #e9629589
 @cython.cfunc
@@ -62,6 +62,7 @@ def multiply(a: cython.pointer(Real), b: cython.pointer(Real), init: cython.poin
     "One item of a product, or of one part of it."
     part, m0, j0 = item % g.parts, item // g.parts // g.across * 96, item // g.parts % g.across * g.width
     height, columns, W = min(96, g.M - m0), min(g.width, g.J - j0), widest_of(itemsize(b))
+    high = (height + 5) // 6 * 6  # in full tiles
     while W > lanes_of(itemsize(b)) and W // 2 >= columns: W //= 2
     first, end, sums, corner = g.K * part // g.parts, g.K * (part + 1) // g.parts, block + 49152, out + (m0 * g.J + j0)
     k: Int = first
@@ -75,7 +76,7 @@ def multiply(a: cython.pointer(Real), b: cython.pointer(Real), init: cython.poin
                 fresh: cython.bint = k + l == first
                 last: cython.bint = k + l + 96 >= end
                 for m in range(0, height, 6):
-                    beside = sums + (f * (height + 6) + m * W)
+                    beside = sums + (f * high + m * W)
                     whole: cython.bint = last and m + 6 <= height and f + W <= columns
                     size: Size = Size(6, min(96, depth - l), W, W, 0 if fresh else W, g.J if whole else W, 0)
                     tile_of(a, g.rows + (m0 + m), g.steps + (k + l), block + (f * depth + l * W), init + (j0 + f) if fresh else beside,
@@ -85,7 +86,7 @@ def multiply(a: cython.pointer(Real), b: cython.pointer(Real), init: cython.poin
         k += depth
     f = 0
     while f < columns:
-        for m in range(height // 6 * 6 if f + W <= columns else 0, height): copy_row(sums + (f * (height + 6) + m * W), corner + (m * g.J + f), min(W, columns - f))
+        for m in range(height // 6 * 6 if f + W <= columns else 0, height): copy_row(sums + (f * high + m * W), corner + (m * g.J + f), min(W, columns - f))
         f += W
 
 # %% ../../nbs/kernels/10_matrix.ipynb #8d102875

@@ -41,7 +41,6 @@ class Sets:
         self.block = max(1, RUN // max(1, self.HW)) if G is None else 1
         self.gamma, self.eps, self.given = gamma.astype(float), eps, given
         self.mean, self.var = moments
-        self.scale, self.v, self.w = np.empty((3, self.count))
 
 # %% ../../nbs/kernels/22_norms.ipynb #4fd1c87c
 @cython.cfunc
@@ -123,7 +122,7 @@ def norm_sets(x: cython.const[Real][::1], beta: cython.const[Real][::1], out: Re
 # %% ../../nbs/kernels/22_norms.ipynb #c02d13e1
 def norm_forward(x, gamma, beta, G, eps, given, parallel):
     "Batch norm (G = None) or group norm of contiguous images: out, mean and variance of each set. `given`: mean and variance, or None to compute them."
-    count, parts, _, _ = segments(*x.shape[:2], G)
+    count = segments(*x.shape[:2], G)[0]
     mean, var = given or np.zeros((2, count))
     out, g = empty(x.shape, x.dtype, 4096), Sets(x.shape, gamma, G, eps, (mean, var), given is not None)
     args = x.reshape(-1), beta, out.reshape(-1), g
@@ -205,10 +204,10 @@ def unnorm_sets(dout: cython.const[Real][::1], x: cython.const[Real][::1], dx: R
 # %% ../../nbs/kernels/22_norms.ipynb #c0c1b476
 def norm_backward(dout, x, gamma, G, eps, moments, given, parallel):
     "The gradients of `norm_forward`: dx, dgamma, dbeta."
-    dx, sums = empty(x.shape, x.dtype, 4096), np.zeros((2, x.shape[0]*x.shape[1]))
-    g = Sets(x.shape, gamma, G, eps, moments, given)
+    dx, sums = empty(x.shape, x.dtype, 4096), np.empty((2, x.shape[0]*x.shape[1]))
+    g: Sets = Sets(x.shape, gamma, G, eps, moments, given)
+    g.scale, g.v, g.w = np.empty((3, g.count))
     args = dout.reshape(-1), x.reshape(-1), dx.reshape(-1), sums, g
-    count = len(moments[0])
-    parallel(lambda n0, n1, slot: unnorm_sets(*args, n0, n1), count, grain(2*x.nbytes // max(1, count)))
+    parallel(lambda n0, n1, slot: unnorm_sets(*args, n0, n1), g.count, grain(2*x.nbytes // max(1, g.count)))
     dbeta, dgamma = sums.reshape(2, *x.shape[:2]).sum(1).astype(x.dtype)
     return dx, dgamma, dbeta

@@ -35,7 +35,7 @@ class Gradients(Windows):
         self.rows, self.band = 6 * max(1, min(16, 5460 // self.Kp)), min(self.Q, max(1, (1 << 17) // (96 * self.pitch)) * 96)
         self.d_places = self.table(offsets((self.images, self.pixels), (self.Ho, stride * row), (self.Wo, stride * self.C)))
         self.d_rows, self.ramp = self.table(offsets((self.images * self.band, self.pitch))), self.table(offsets((self.F, 1)))
-        self.space = self.images * (self.planes + self.pixels + self.band * self.pitch) + 6 * self.pitch + (self.rows + 6) * self.Kp
+        self.space = self.images * (self.planes + self.pixels + self.band * self.pitch) + self.rows * self.Kp
 
 # %% ../../nbs/kernels/05_window_gradients.ipynb #016e7e83
 @cython.cfunc
@@ -115,7 +115,7 @@ def pack_windows(w: Real[::1], panels: Real[::1], row: Real[::1], g: Gradients):
 
 def packed_windows(w, g: Gradients):
     "Panels of the filters with the channels innermost, and zeros."
-    panels = empty((g.F + 2, g.Kp), w.dtype).reshape(-1)
+    panels = empty((g.F + 1, g.Kp), w.dtype).reshape(-1)
     panels[g.K // widest_of(w.itemsize) * widest_of(w.itemsize) * g.F:] = 0
     pack_windows(w.reshape(-1), panels, scratch_space(g.K, w.dtype), g)
     return panels
@@ -132,15 +132,15 @@ def backward_windows(x: Real[::1], others: tuple, db: cython.double[::1], g: Gra
     planes = pointer(room)
     pixels = planes + g.images * g.planes
     d = pixels + g.images * g.pixels
-    sheet = d + (g.images * g.band + 6) * g.pitch
+    sheet = d + g.images * g.band * g.pitch
     images, upstream, gradient = pointer(x), pointer(dout), pointer(sums)
     w, images_dx = pointer(panels) if need_dx else planes, pointer(dx) if need_dx else planes
     pb: cython.pointer(cython.double) = cython.address(db[0]) if cython.compiled else Pointer(db)
     k: Int = k0
     with cython.nogil:
         zero(planes, g.images * g.planes)
-        zero(d, (g.images * g.band + 6) * g.pitch)
-        zero(gradient, (g.K + 6) * g.Fp)
+        zero(d, g.images * g.band * g.pitch)
+        zero(gradient, g.K * g.Fp)
         while k < k1:
             count, n, row = min(g.images, k1 - k), k // g.bands, k % g.bands * g.high
             end = min(g.Ho, row + g.high)
@@ -172,7 +172,7 @@ def windows_backward(dout, x, w, stride, pad, need_dx, team):
     dx, panels = (empty(x.shape, x.dtype), packed_windows(w, g)) if need_dx else (nothing, nothing)
     images, upstream, results = x.reshape(-1), dout.reshape(-1), dx.reshape(-1)
     def task(k0, k1, sums, db): backward_windows(images, (upstream, panels, results, sums, scratch_space(g.space, x.dtype)), db, g, k0, k1)
-    total = Sums(team, *team.chunks(g.N, g.bands, g.Q * g.K * g.F, g.images), (g.K + 6, g.Fp), g.F, x.dtype)
+    total = Sums(team, *team.chunks(g.N, g.bands, g.Q * g.K * g.F, g.images), (g.K + 5, g.Fp), g.F, x.dtype)
     db = total.fill(task)
-    dw = total.each.sum(axis=0)[:g.K, :g.F].T
+    dw = total.each[:, :g.K, :g.F].sum(axis=0).T
     return dx if need_dx else None, np.ascontiguousarray(dw).reshape(w.shape), db

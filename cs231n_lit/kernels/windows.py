@@ -34,7 +34,7 @@ class Windows(Shape):
         self.images = max(1, min(self.N, 192 // self.Q, (1 << 18) // self.planes)) if self.bands == 1 else 1
         self.places = self.table(offsets((self.images, self.planes), (self.Ho, stride * self.Wp), (self.Wo, stride)))
         self.taps = self.table(offsets((self.C, self.plane), (self.HH, self.Wp), (self.WW, 1)))
-        self.space = self.images * self.planes + (2 * self.chunk + 6) * self.Fp
+        self.space = self.images * self.planes + 2 * self.chunk * self.Fp
 
 # %% ../../nbs/kernels/04_windows.ipynb #b9efff2c
 @cython.cfunc
@@ -60,7 +60,7 @@ def pack_filters(w: Real[::1], panels: Real[::1], g: Windows):
 
 def packed_filters(w, b, g: Windows):
     "Panels of the filters, then the biases, filled up with zeros."
-    panels = empty((g.K + 2, g.Fp), w.dtype).reshape(-1)
+    panels = empty((g.K + 1, g.Fp), w.dtype).reshape(-1)
     panels[g.F // widest_of(w.itemsize) * widest_of(w.itemsize) * g.K:] = 0
     panels[g.K * g.Fp:][:g.F] = b
     pack_filters(w.reshape(-1), panels, g)
