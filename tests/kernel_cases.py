@@ -4,6 +4,7 @@ A case holds sizes and a seed, nothing else: `check(case, kernels)` draws the nu
 kernels and compares with float64 NumPy. Every work space and every result that a kernel gets is full of NaN and lies between guard zones.
 """
 import importlib
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ LAYOUTS = ["plain", *(name for name in layouts if name != "a list")]
 class Memory:
     "Hands out work space and results, and keeps an eye on them."
     ZONE = 4096  # bytes before and behind
-    def __init__(self): self.blocks, self.inputs = [], []
+    def __init__(self): self.blocks, self.inputs, self.rooms = [], [], {}
 
     def aligned(self, n, dtype, unit=64):
         "n numbers that are NaN (-1 in whole numbers), the first on a multiple of `unit` bytes."
@@ -35,6 +36,13 @@ class Memory:
         start = self.ZONE + -(block.ctypes.data + self.ZONE) % unit
         self.blocks.append((block, start, start + nbytes))
         return block[start:start + nbytes].view(dtype)
+
+    def scratch_space(self, n, dtype, use="room"):
+        "n more numbers; what the thread got for that use before is made NaN, as if the next had written there."
+        key = threading.get_ident(), use
+        if key in self.rooms: self.rooms[key].view(np.uint8)[:] = 255
+        self.rooms[key] = self.aligned(n, dtype)
+        return self.rooms[key]
 
     def given(self, a):
         "An argument, which no call may change: where it is contiguous, a copy of it between guard zones."
@@ -108,7 +116,7 @@ def at_work(kernels, case):
     fast.set_num_threads(case.threads)
     changes = [(fast, "_compiled", kernels.compiled), (fast, "_conv", kernels.conv), (fast, "_layer", kernels.layer)]
     for module in kernels.modules:
-        changes += [(module, "aligned", memory.aligned), (module, "scratch_space", memory.aligned)]
+        changes += [(module, "aligned", memory.aligned), (module, "scratch_space", memory.scratch_space)]
         if case.eager: changes += [(module, "ALONE", 0), (module, "CHUNK", 0)]
     if case.eager: changes.append((fast, "parallel", shared))
     if (way := getattr(case, "way", None)):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from cs231n_lit.kernels.share import Team
-from kernel_cases import AWKWARD, Affine, Conv, InNumPy, Norm, Pool, Relu, Step, ends, found, layers
+from kernel_cases import AWKWARD, Affine, Conv, InNumPy, Memory, Norm, Pool, Relu, Step, ends, found, layers
 
 KERNELS = found()
 pytestmark = pytest.mark.skipif(not KERNELS, reason="kernels are not compiled")
@@ -98,6 +98,12 @@ def test_work_space_that_is_read_before_it_is_written_is_noticed(monkeypatch):
         out[0, 0, 0, 0] += conv.aligned(1, out.dtype)[0]
         return out
     monkeypatch.setattr(conv, "conv_forward", wrong)
+    with pytest.raises(AssertionError, match="NaN"): Conv((2, 2, 6, 7), (4, 2, 3, 3), 1, 1).check(KERNELS[0])
+
+
+def test_one_work_space_for_two_uses_is_noticed(monkeypatch):
+    right = Memory.scratch_space
+    monkeypatch.setattr(Memory, "scratch_space", lambda memory, n, dtype, use="room": right(memory, n, dtype))
     with pytest.raises(AssertionError, match="NaN"): Conv((2, 2, 6, 7), (4, 2, 3, 3), 1, 1).check(KERNELS[0])
 
 

@@ -168,7 +168,7 @@ def four_rows_forward(x, w, b, stride, pad, team):
     "The output of a convolution at stride 1, or None if it may have to hold an infinity or NaN: mixing rows spreads those."
     s: Shape = Shape(x.shape, w.shape, stride, pad)
     g: FourRows = plan(FourRows, x.shape, w.shape, stride, pad, x.itemsize, team.bands(s.N, s.Q * s.K * s.F * 4 // 7))
-    out, taps = empty((g.N, g.F, g.Ho, g.Wo), x.dtype), empty((g.F + 6, g.products), w.dtype).reshape(-1)
+    out, taps = empty((g.N, g.F, g.Ho, g.Wo), x.dtype), scratch_space((g.F + 6) * g.products, w.dtype, "panels")
     biases = np.repeat(np.append(b, np.zeros(6, b.dtype)), g.beside * g.length)
     images, weights, results, tiles = x.reshape(-1), w.reshape(-1), out.reshape(-1), (g.F + 5) // 6
     team.share(lambda t0, t1: pack_mixed_taps(weights, taps, g, t0, t1), tiles, team.grain(tiles, 200 * g.products))

@@ -29,13 +29,13 @@ def empty(shape, dtype, unit=64):
 # %% ../../nbs/kernels/02_memory.ipynb #ef3b1d2f
 _own = threading.local()
 
-def scratch_space(n, dtype):
-    "n numbers of this thread's work space."
+def scratch_space(n, dtype, use="room"):
+    "n numbers of this thread's work space for one use; who asks next for that use gets the same ones."
     nbytes = n * dtype.itemsize
-    room = getattr(_own, "room", None)
+    room = getattr(_own, use, None)
     if room is None or room.size < nbytes:
         room = aligned(nbytes, np.dtype(np.uint8))
-        if nbytes <= 1 << 24: _own.room = room
+        if nbytes <= 1 << 24: setattr(_own, use, room)
     return room[:nbytes].view(dtype)
 
 # %% ../../nbs/kernels/02_memory.ipynb #5856cf44

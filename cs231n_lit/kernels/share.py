@@ -6,11 +6,11 @@
 __all__ = ['ALONE', 'CHUNK', 'in_turn', 'Team', 'Sums']
 
 # %% ../../nbs/kernels/03_share.ipynb #74e2235b
-from math import gcd
+from math import gcd, prod
 
 import numpy as np
 
-from .memory import empty
+from .memory import scratch_space
 
 # %% ../../nbs/kernels/03_share.ipynb #c7afa80d
 ALONE, CHUNK = 10_000_000, 1_000_000  # multiply-adds
@@ -49,7 +49,8 @@ class Sums:
     def __init__(self, team, count, grain, shape, F, dtype):
         self.team, self.count, self.dtype = team, count, dtype
         self.parts = max(1, min(team.threads, count // grain))
-        self.each, self.db = empty((self.parts, *shape), dtype), np.zeros((self.parts, F))
+        self.each = scratch_space(self.parts * prod(shape), dtype, "sums").reshape(self.parts, *shape)
+        self.db = np.zeros((self.parts, F))
 
     def fill(self, task):
         "Run task(i0, i1, sums, db) for the images or bands of each part."

@@ -190,7 +190,8 @@ def strips_forward(x, w, b, stride, pad, team):
     "The output of a convolution with five filters or more, whose rows of results are eight long or longer."
     s: Shape = Shape(x.shape, w.shape, stride, pad)
     g: Strips = plan(Strips, x.shape, w.shape, stride, pad, x.itemsize, team.bands(s.N, s.Q * s.K * s.F))
-    out, taps, biases = empty((g.N, g.F, g.Ho, g.Wo), x.dtype), empty((g.F + 6, g.K), w.dtype).reshape(-1), np.repeat(b, g.beside * g.length)
+    out, taps = empty((g.N, g.F, g.Ho, g.Wo), x.dtype), scratch_space((g.F + 6) * g.K, w.dtype, "panels")
+    biases = np.repeat(b, g.beside * g.length)
     pack_taps(w.reshape(-1), taps, g)
     images, results = x.reshape(-1), out.reshape(-1)
     def task(k0, k1): forward_strips(images, (taps, biases, results, scratch_space(g.space, x.dtype)), g, k0, k1)

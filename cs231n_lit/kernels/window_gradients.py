@@ -115,7 +115,7 @@ def pack_windows(w: Real[::1], panels: Real[::1], row: Real[::1], g: Gradients):
 
 def packed_windows(w, g: Gradients):
     "Panels of the filters with the channels innermost, and zeros."
-    panels = empty((g.F + 1, g.Kp), w.dtype).reshape(-1)
+    panels = scratch_space((g.F + 1) * g.Kp, w.dtype, "panels")
     panels[g.K // widest_of(w.itemsize) * widest_of(w.itemsize) * g.F:] = 0
     pack_windows(w.reshape(-1), panels, scratch_space(g.K, w.dtype), g)
     return panels

@@ -60,7 +60,7 @@ def pack_filters(w: Real[::1], panels: Real[::1], g: Windows):
 
 def packed_filters(w, b, g: Windows):
     "Panels of the filters, then the biases, filled up with zeros."
-    panels = empty((g.K + 1, g.Fp), w.dtype).reshape(-1)
+    panels = scratch_space((g.K + 1) * g.Fp, w.dtype, "panels")
     panels[g.F // widest_of(w.itemsize) * widest_of(w.itemsize) * g.K:] = 0
     panels[g.K * g.Fp:][:g.F] = b
     pack_filters(w.reshape(-1), panels, g)

@@ -10,7 +10,7 @@ __all__ = ['PATCH', 'FILTER', 'RESULT', 'SPREAD', 'GATHER', 'line', 'sandwich', 
 import cython
 import numpy as np
 
-from .memory import aligned, empty, finite, scratch_space, transpose, zero
+from .memory import empty, finite, scratch_space, transpose, zero
 from .share import Team
 from .tile import Int, Pointer, Real, Shape, Size, itemsize, lanes_of, offsets, panel_width, plan, pointer, product, round_up, widest_of
 
@@ -205,7 +205,8 @@ def winograd_images(x, w, b, pad, rotate, team):
     F, C = (w.shape[1], w.shape[0]) if rotate else w.shape[:2]
     s: Shape = Shape(x.shape, (F, C, 3, 3), 1, pad)
     g: Winograd = plan(Winograd, x.shape, (F, C, 3, 3), pad, x.itemsize, team.bands(s.N, s.Q * 4 * C * F))
-    panels, turned = aligned(16 * C * g.Fp + g.Fp + widest_of(x.itemsize), x.dtype), aligned(9 * C * g.Fp, x.dtype)
+    panels = scratch_space(16 * C * g.Fp + g.Fp + widest_of(x.itemsize), x.dtype, "panels")
+    turned = scratch_space(9 * C * g.Fp, x.dtype, "turned")
     panels[16 * C * g.Fp:] = 0
     if b is not None: panels[16 * C * g.Fp:][:F] = b
     weights, out = w.reshape(-1), empty((g.N, F, g.Ho, g.Wo), x.dtype)

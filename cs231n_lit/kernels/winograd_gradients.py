@@ -9,7 +9,7 @@ __all__ = ['WinogradGradients', 'turn_dout', 'spread_dout', 'backward_winograd',
 import cython
 import numpy as np
 
-from .memory import aligned, empty, scratch_space, transpose, zero
+from .memory import empty, scratch_space, transpose, zero
 from .share import Sums, Team
 from .tile import Int, Pointer, Real, Shape, Size, itemsize, lanes_of, plan, pointer, product, round_up
 from .window_gradients import add_db
@@ -110,7 +110,7 @@ def winograd_backward(dout, x, w, stride, pad, need_dx, team):
     def task(k0, k1, sums, db): backward_winograd(images, (upstream, sums, scratch_space(g.space, x.dtype)), db, g, k0, k1)
     total = Sums(team, *team.chunks(g.N, g.bands, g.Q * 4 * g.C * g.F), (16, g.Cr, g.Fp), g.F, x.dtype)
     db = total.fill(task)
-    dw, turned = empty(w.shape, x.dtype), aligned(9 * g.C * g.Fp, x.dtype)
+    dw, turned = empty(w.shape, x.dtype), scratch_space(9 * g.C * g.Fp, x.dtype, "turned")
     sums, result = total.each.reshape(-1), dw.reshape(-1)
     team.share(lambda c0, c1: gather_filters(sums, result, turned, g, total.parts, c0, c1), g.C, team.grain(g.C, 500 * g.F))
     if not np.isfinite(dw).all(): return None
