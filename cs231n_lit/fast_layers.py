@@ -16,7 +16,7 @@ from .checks import as_float, as_floats, check_choice, check_count, check_shape,
 from .convolution import check_conv
 from .kernels import in_numpy
 from .kernels.compiled import compiled as _compiled, say_once, stale
-from .layers import _rows, affine_backward, affine_forward, relu_backward
+from .layers import _rows, relu_backward
 from .normalization import read_bn_param, read_eps
 from .pooling import check_pool
 from .spatial_norm import (check_channels, spatial_batchnorm_backward, spatial_batchnorm_forward,
@@ -187,8 +187,8 @@ def affine_forward_fast(x: np.ndarray,  # images, (N, d1, …, dk), with D = d1 
     rows = _rows(where, x, w, b)
     say_once()
     xwb = _together(rows, w, b)
-    if not _fits(*xwb): return affine_forward(x, w, b)
-    return _conv.affine_forward(*xwb, _team()), (x, w, b)
+    out = _conv.affine_forward(*xwb, _team()) if _fits(*xwb) else in_numpy.product(*xwb[:2]) + b
+    return out, (x, w, b)
 
 # %% ../nbs/09_fast_layers.ipynb #a77ee27a
 def affine_backward_fast(dout: np.ndarray,  # upstream gradient, (N, M)
@@ -201,8 +201,8 @@ def affine_backward_fast(dout: np.ndarray,  # upstream gradient, (N, M)
     dout = as_float(where, "dout", dout, x.dtype)
     check_shape(where, "dout", dout, (len(x), len(b)))
     dout, rows, w = _together(dout, rows, w)
-    if not _fits(dout, rows, w): return affine_backward(dout, (x, w, b))
-    dx, dw = _conv.affine_backward(dout, rows, w, _team())
+    fits = _fits(dout, rows, w)
+    dx, dw = _conv.affine_backward(dout, rows, w, _team()) if fits else (in_numpy.product(dout, w.T), in_numpy.product(rows.T, dout))
     return dx.reshape(x.shape), dw, dout.sum(axis=0)
 
 # %% ../nbs/09_fast_layers.ipynb #a435ea14

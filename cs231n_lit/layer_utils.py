@@ -8,6 +8,8 @@ __all__ = ['affine_relu_forward', 'affine_relu_backward', 'affine_norm_relu_forw
            'conv_relu_pool_forward', 'conv_relu_pool_backward']
 
 # %% ../nbs/11_layer_utils.ipynb #feb554af
+import sys
+
 import numpy as np
 
 from .checks import check_choice, unpack_cache
@@ -17,7 +19,9 @@ from .layers import affine_backward, affine_forward, relu_backward, relu_forward
 from .normalization import batchnorm_backward_alt, batchnorm_forward, layernorm_backward, layernorm_forward
 
 # %% ../nbs/11_layer_utils.ipynb #73359500
-def _many(*weights): return any(isinstance(w, np.ndarray) and w.size >= 1 << 20 for w in weights)
+_MANY = 1 << 12 if sys.platform == "emscripten" else 1 << 20  # weights
+
+def _many(*weights): return any(isinstance(w, np.ndarray) and w.size >= _MANY for w in weights)
 
 def _affine_forward(x, w, b): return (affine_forward_fast if _many(w) else affine_forward)(x, w, b)
 

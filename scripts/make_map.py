@@ -28,7 +28,7 @@ FIGURES = {
 }
 # The pages without a figure of their own.
 LINES = {
-    "00_checks": "w has 4 channels\nbut x has 3", "kernels/20_traffic": "NaN NaN [0 1 2] NaN NaN", "kernels/30_compiled": "x86-64\nx86-64-v3\nx86-64-v4", "kernels/31_in_numpy": "np.tensordot(\n  windows, w, …)",
+    "00_checks": "w has 4 channels\nbut x has 3", "kernels/20_traffic": "NaN NaN [0 1 2] NaN NaN", "kernels/30_compiled": "x86-64\nx86-64-v3\nx86-64-v4", "kernels/31_in_numpy": "filters @\n  columns(windows)",
     "09_fast_layers": "conv_forward_fast(\n  x, w, b, param)", "kernels/11_conv": "windows? strips?\nWinograd?", "15_fc_net": "FullyConnectedNet(\n  [100, 50])",
     "16_cnn": "conv – relu – pool\n– affine – softmax", "24_dropin": "import\ncs231n_lit.dropin", "23_cli": "$ cs231n-lit train", "25_functions": "f(x) → out, cache",
     "26_symbols": "N  C  H  W  F\nγ  β  μ  x̂", "22_teaching": "def relu_forward(x):\n    ...", "14_checkpoint": "W1.npy  b1.npy\nrunning_mean.npy", "18_runs": "load_run(\n  'runs/…')", "19_sweep": "1e-4..1e-2 log",
