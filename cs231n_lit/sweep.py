@@ -287,17 +287,21 @@ def _in_parallel(tasks, jobs):
     finally: results.close()
 
 # %% ../nbs/19_sweep.ipynb #289ef655
+def _death():
+    "What joblib raises where the system killed a process; nothing where there are no processes, as in a browser."
+    try: from joblib.externals.loky.process_executor import TerminatedWorkerError
+    except ImportError: return ()
+    return TerminatedWorkerError
+
 def _alone(task):
     "A trial's record from a process of its own; where the system kills that, too, the record says so."
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
     _, settings, trial, _ = task
     trial.folder.with_suffix(".begun").unlink(missing_ok=True)
     try: return next(_in_parallel([task], 2))
-    except TerminatedWorkerError: return _record(trial, settings, _KILLED, None)
+    except _death(): return _record(trial, settings, _KILLED, None)
 
 def _records(tasks, jobs):
     "The records of all tasks, as they come. Where a process was killed, the trials under way run again, each alone: that shows whose fault it was."
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
     left = {(t[2].number, t[2].budget): t for t in tasks}
     while left:
         handed: list = []
@@ -309,7 +313,7 @@ def _records(tasks, jobs):
             for record in _in_parallel(handing(list(left.items())), jobs):
                 del left[record["trial"], record["budget"]]
                 yield record
-        except TerminatedWorkerError:
+        except _death():
             for key in [key for key in handed if key in left]: yield _alone(left.pop(key))
 
 # %% ../nbs/19_sweep.ipynb #77864225

@@ -61,6 +61,11 @@ def reason(source):
     return next((need for need, text in LACKING.items() if re.search(text, source, re.M)), "")
 
 
+def calls(definition):
+    "Does a decorator call what it decorates, as `@fault(1)` on a page about faults does? `@lru_cache(1)` and its like only keep it."
+    return any(isinstance(d, ast.Call) and ast.unparse(d.func) not in ("lru_cache", "dataclass") for d in getattr(definition, "decorator_list", ()))
+
+
 def names(tree):
     "The names that some code binds at its top level, those it needs from above, and those that it needs at once: not only when a function of its own is called."
     binds, uses, at_once = set(), set(), set()
@@ -68,19 +73,18 @@ def names(tree):
         tables = [(_scope(statement), True)]
         own = {s.get_name() for s in tables[0][0].get_symbols() if s.is_assigned() or s.is_imported()}
         added = {n.target.id for n in ast.walk(statement) if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name) and n.target.id in own}  # `x += 1` needs an x
-        acts = any(isinstance(d, ast.Call) for d in getattr(statement, "decorator_list", ()))  # such as `@fault("no network")`, which calls what it decorates
         for table, now in tables:
             wanted = ({s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is tables[0][0] or s.is_global())} | added) - binds
             uses |= wanted
             at_once |= wanted if now else set()
-            tables += [(child, now and (acts or child.get_type() == "class" or child.get_name() == "genexpr")) for child in table.get_children()]
+            tables += [(child, now and (calls(statement) or child.get_type() == "class" or child.get_name() == "genexpr")) for child in table.get_children()]
         binds |= own
     return binds, uses, at_once
 
 
 def at_once(tree):
     "The text of what runs when a cell runs: without imports and the bodies of functions and classes, but those whose decorator calls them."
-    later = lambda n: isinstance(n, (ast.Import, ast.ImportFrom, ast.ClassDef)) or isinstance(n, ast.FunctionDef) and not any(isinstance(d, ast.Call) for d in n.decorator_list)
+    later = lambda n: isinstance(n, (ast.Import, ast.ImportFrom, ast.ClassDef)) or isinstance(n, ast.FunctionDef) and not calls(n)
     return "\n".join(ast.unparse(n) for n in tree.body if not later(n))
 
 
