@@ -46,7 +46,6 @@ class Search:
     def __init__(self, args):
         import kernel_cases
         self.cases, self.args, self.count, self.last = kernel_cases, args, Counter(), os.open(args.last, os.O_RDWR | os.O_CREAT)
-        kernel_cases.Memory.ZONE = args.zone
         self.kernels = [kernel_cases.Kernels(ending) for ending in args.isa]
 
     def check(self, case, kernels):
@@ -129,7 +128,6 @@ def parser():
     p.add_argument("--case", help="this layer only")
     for name in "--inside", "--apart": p.add_argument(name, action="store_true", help=argparse.SUPPRESS)
     p.add_argument("--last", help=argparse.SUPPRESS)
-    p.add_argument("--zone", type=int, default=4096, help=argparse.SUPPRESS)
     return p
 
 

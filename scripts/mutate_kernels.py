@@ -9,8 +9,8 @@ is added to pointers and in the sizes of work space; what is set to zero is left
 any answer of theirs is right. The kernels are not compiled for each mutant: `range(n)` becomes `range(0 + on(7), n + on(8) - on(9))`, so that one build, in
 build/mutate, holds all of them, and a number chooses. For each mutant a forked process runs small layers of tests/kernel_cases.py until one is wrong, or
 crashes as it does behind the end of a C array, or time is up: first those that noticed the mutants before. Vectors have 32 bytes; mutants that survive are
-tried with 64. Printed are those that survive then, and each page's score. Those in tests/equivalent_mutants.txt, where a reason is given for each, do not
-count. Linux and macOS only.
+tried with 64, and then, on Linux with GCC, in a second build where AddressSanitizer stops at every number that is read beside an array. Printed are those
+that survive all this, and each page's score. Those in tests/equivalent_mutants.txt, where a reason is given for each, do not count. Linux and macOS only.
 """
 import argparse
 import ast
@@ -25,10 +25,14 @@ import sys
 import time
 from pathlib import Path
 
+import sanitize
+
 ROOT = Path(__file__).resolve().parent.parent
-COPY = ROOT / "build" / "mutate"
+COPY, STRICT = ROOT / "build" / "mutate", ROOT / "build" / "mutate_strict"
+FLAGS = {COPY: "-O1 -fsanitize=bounds -fsanitize-undefined-trap-on-error"}
+FLAGS[STRICT] = FLAGS[COPY] + " -fsanitize=address"
 LAYERS = {"conv": 160, "affine": 40, "pool": 50, "norm": 50, "relu": 6, "step": 12}  # random layers of each kind
-LEFT_ALONE = {"vector_bytes", "itemsize", "pointer", "in_turn",  # the build's own
+LEFT_ALONE = {"vector_bytes", "registers", "itemsize", "pointer", "in_turn",  # the build's own
               "pays_winograd", "pays_strips", "pays_four_rows", "strips_in_use"}  # any answer is right
 SWITCH = '''
 MUTANT = cython.declare(Int, 0)
@@ -81,9 +85,9 @@ class Spoiler(ast.NodeTransformer):
             inner = ast.BinOp(inner, op(), alive(self.number(was, now)))
         return inner
 
-    def without(self, node):
+    def without(self, node, was):
         "A statement that a mutant leaves out."
-        return ast.If(dead(self.number(ast.unparse(node), "left out")), [node], [])
+        return ast.If(dead(self.number(was, "left out")), [node], [])
 
     def is_pointer(self, node):
         match node:
@@ -143,10 +147,10 @@ class Spoiler(ast.NodeTransformer):
     def visit_IfExp(self, node): return self.visit(node.body) if ast.unparse(node.test) == "cython.compiled" else self.generic_visit(node)
 
     def visit_Assign(self, node):
-        targets, constant = node.targets, isinstance(node.value, ast.Constant) and node.value.value in (0, 0.) and not isinstance(node.value.value, bool)
+        was, targets, constant = ast.unparse(node), node.targets, isinstance(node.value, ast.Constant) and node.value.value in (0, 0.) and not isinstance(node.value.value, bool)
         if ast.unparse(targets[0]) == "self.space": node.value = self.off(node.value, -1)
         else: node = self.generic_visit(node)
-        return self.without(node) if constant and isinstance(targets[0], ast.Subscript) else node
+        return self.without(node, was) if constant and isinstance(targets[0], ast.Subscript) else node
 
     def visit_AugAssign(self, node):
         if isinstance(node.target, ast.Name) and node.target.id in self.counters and isinstance(node.op, ast.Add): node.value = self.off(node.value, 1, -1)
@@ -189,7 +193,9 @@ class Spoiler(ast.NodeTransformer):
             k = self.number(ast.unparse(node), "left out")
             start = self.visit(args[0]) if isinstance(args[0], ast.BinOp) else ast.BinOp(args[0], ast.Add(), self.off(ast.Constant(0), 1, -1))
             return ast.Call(node.func, [start, ast.BinOp(self.off(args[1], 1, -1), ast.Mult(), dead(k))], [])
-        if name == "np.zeros": return ast.Call(ast.Name("unzeroed", ast.Load()), [self.generic_visit(node), ast.Constant(self.number(ast.unparse(node), "not zero"))], [])
+        if name == "np.zeros":
+            was, inner = ast.unparse(node), self.generic_visit(node)
+            return ast.Call(ast.Name("unzeroed", ast.Load()), [inner, ast.Constant(self.number(was, "not zero"))], [])
         if name == "round_up": return ast.Call(node.func, [self.off(args[0], -1), *map(self.visit, args[1:])], [])
         if name in ("aligned", "scratch_space"): return ast.Call(node.func, [self.off(args[0], -1), *map(self.visit, args[1:])], node.keywords)
         return self.generic_visit(node)
@@ -213,21 +219,23 @@ def spoil():
         spoiler = Spoiler(module, 1 + len(names), attributes)
         tree.body = [spoiler.visit(part) if isinstance(part, ast.FunctionDef | ast.ClassDef) else part for part in tree.body]
         names |= spoiler.names
-        text = ast.unparse(ast.fix_missing_locations(tree)).replace("def vector_bytes() -> Int:\n    return", "def vector_bytes() -> Int: return")
+        text = re.sub(r"^(def (?:vector_bytes|registers)\(\) -> Int:)\n    ", r"\1 ", ast.unparse(ast.fix_missing_locations(tree)), flags=re.M)  # as setup.py looks for them
         texts[module] = re.sub(r"^(Int = .*\n)", rf"\1{SWITCH}", text, flags=re.M)
     return texts, names
 
 
-def build(texts, isas):
+def build(folder, texts, isas):
     "A copy of the package with these sources, compiled."
-    shutil.rmtree(COPY / "cs231n_lit", ignore_errors=True)
-    shutil.copytree(ROOT / "cs231n_lit", COPY / "cs231n_lit", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    for file in "setup.py", "settings.ini", "pyproject.toml": shutil.copy2(ROOT / file, COPY)
-    for module, text in texts.items(): (COPY / "cs231n_lit" / "kernels" / f"{module}.py").write_text(text)
+    began = time.monotonic()
+    shutil.rmtree(folder / "cs231n_lit", ignore_errors=True)
+    shutil.copytree(ROOT / "cs231n_lit", folder / "cs231n_lit", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for file in "setup.py", "settings.ini", "pyproject.toml": shutil.copy2(ROOT / file, folder)
+    for module, text in texts.items(): (folder / "cs231n_lit" / "kernels" / f"{module}.py").write_text(text)
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    flags = "-O1 -fsanitize=bounds -fsanitize-undefined-trap-on-error" + " -march=x86-64-v3" * ("v3" in isas)
-    done = subprocess.run(command, cwd=COPY, capture_output=True, text=True, env={**os.environ, "CS231N_LIT_CFLAGS": flags, "CS231N_LIT_TARGETS": " ".join(isas)})
+    flags = FLAGS[folder] + " -march=x86-64-v3" * (isas != ["v1"])
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "CS231N_LIT_CFLAGS": flags, "CS231N_LIT_TARGETS": " ".join(isas)})
     if done.returncode or "left out" in done.stderr: sys.exit(f"The kernels could not be built:\n{done.stdout}{done.stderr[:3000]}")
+    print(f"{folder.name}: {time.monotonic() - began:.0f} s to build", flush=True)
 
 
 def drawn(kernels):
@@ -241,9 +249,11 @@ def drawn(kernels):
         for_all(given(kernel_cases.layers(kernels)[kind])(lambda case: found[kind].append(case)))()
     awkward = [kernel_cases.Conv(*shapes, way, dtype=("float32", "float64")[n % 2], threads=1 + (n + k) % 3, eager=k % 2 == 0, seed=k)
                for n, shapes in enumerate(kernel_cases.AWKWARD) for k, way in enumerate([None, *(name for name, way in kernels.ways.items() if way.supports(*shapes))])]
-    ends = [case for dtype in ("float32", "float64") for case in kernel_cases.ends(dtype)]
+    ends = [*kernel_cases.ends("float32"), *kernel_cases.ends("float64"), *kernel_cases.NOTHING]
+    of_layers = [isinstance(case, (kernel_cases.Pool, kernel_cases.Norm, kernel_cases.Relu, kernel_cases.Step)) for case in ends]
     small = [case for case in awkward if case.work() < 5e6]
-    return {"conv": ends + small + found["conv"] + found["affine"], "layers": found["pool"] + found["norm"] + found["relu"] + found["step"]}
+    return {"conv": [case for case, other in zip(ends, of_layers) if not other] + small + found["conv"] + found["affine"],
+            "layers": [case for case, other in zip(ends, of_layers) if other] + found["pool"] + found["norm"] + found["relu"] + found["step"]}
 
 
 def fate(k, cases, kernels, seconds):
@@ -288,39 +298,44 @@ def listed():
     return {line for line in (ROOT / "tests" / "equivalent_mutants.txt").read_text().splitlines() if not line.startswith((" ", "#"))}
 
 
-def inside(names, isas):
-    "What runs in a process of its own, with the copy of the package."
+def inside(names, folder, isas):
+    "What runs in a process of its own, with a copy of the package: mutants come in a file, and those that survive go there."
     sys.path[:0] = [str(ROOT / "tests")]
     import cs231n_lit
-    assert cs231n_lit.__file__.startswith(str(COPY)), "another package than the copy"
-    known = listed()
-    left = {k: name for k, name in names.items() if name[-1] not in known}
-    equivalent, names = len(names) - len(left), left
+    assert cs231n_lit.__file__.startswith(str(folder)), "another package than the copy"
+    left = {int(k): names[int(k)] for k in (folder / "left.txt").read_text().split()}
     for isa in isas: left = {k: names[k] for k in survivors(left, isa)}
-    for module, line, name in left.values(): print(f"survived {name}")
-    for module in {name[0]: 0 for name in names.values()}:
-        of_this = [k in left for k, name in names.items() if name[0] == module]
-        print(f"{module}: {of_this.count(False)} of {len(of_this)} mutants noticed, {of_this.count(False) / len(of_this):.1%}")
-    print(f"kernels: {len(names) - len(left)} of {len(names)} mutants noticed, {1 - len(left) / len(names):.1%}; {equivalent} more are equivalent")
+    (folder / "left.txt").write_text(" ".join(map(str, left)))
+
+
+def outside(left, names, texts, folder, isas, env):
+    "Which of these mutants survive in a build of its own."
+    build(folder, texts, isas)
+    (folder / "left.txt").write_text(" ".join(map(str, left)))
+    subprocess.run([sys.executable, __file__, "--inside", folder.name, *isas], env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(folder), **env}, check=True)
+    return [int(k) for k in (folder / "left.txt").read_text().split()]
 
 
 def main(args):
-    sys.path[:0] = [str(COPY if args.inside else ROOT)]
-    from cs231n_lit.kernels.compiled import choices
-    isas = ["v3", "v4"] if "v3" in choices() else ["v1"]
+    sys.path[:0] = [str(ROOT / "build" / args.inside if args.inside else ROOT)]
     texts, names = spoil()
-    if args.inside:
-        chosen = {k: name for k, name in names.items() if not args.pages or name[0] in args.pages}
-        return inside(dict(list(chosen.items())[::args.every]), isas)
-    began = time.monotonic()
-    build(texts, isas)
-    print(f"{len(names)} mutants, {time.monotonic() - began:.0f} s to build", flush=True)
-    sys.exit(subprocess.run([sys.executable, __file__, "--inside", *sys.argv[1:]], env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(COPY)}).returncode)
+    if args.inside: return inside(names, ROOT / "build" / args.inside, args.pages)
+    from cs231n_lit.kernels.compiled import choices
+    isas, known = ["v3", "v4"] if "v3" in choices() else ["v1"], listed()
+    chosen = [k for k, name in names.items() if not args.pages or name[0] in args.pages][::args.every]
+    counted = {k: names[k] for k in chosen if names[k][-1] not in known}
+    left = outside(counted, names, texts, COPY, isas, {})
+    if left and sys.platform == "linux": left = outside(left, names, texts, STRICT, isas[-1:], sanitize.environment())
+    for k in left: print(f"survived {names[k][-1]}")
+    for module in [*dict.fromkeys(name[0] for name in counted.values()), "kernels"]:
+        of_these = [k in left for k, name in counted.items() if module in (name[0], "kernels")]
+        print(f"{module}: {of_these.count(False)} of {len(of_these)} mutants noticed, {of_these.count(False) / len(of_these):.1%}")
+    print(f"{len(chosen) - len(counted)} more are equivalent")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pages", nargs="*", help="modules of cs231n_lit/kernels")
     parser.add_argument("--every", type=int, default=1, help="one in so many mutants")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--inside", help=argparse.SUPPRESS)
     main(parser.parse_args())

@@ -3,7 +3,7 @@
     python scripts/sanitize.py                                 2,000 layers for each instruction set of this processor
     python scripts/sanitize.py --isa v3 --seed 17 --layers 500
 
-The kernels are built into build/sanitize, with GCC. Every work space and every result has exactly the size asked for and is full of NaN, so that a
+The kernels are built into build/sanitize, with GCC. Every work space and every result is full of NaN and lies in memory that nobody may touch, so that a
 step past its end, or a number read before it was written, does not go unnoticed. Where the processor has AVX2 and no AVX-512, the kernels for
 vectors of 64 bytes are built for AVX2 and run as well.
 """
@@ -27,6 +27,12 @@ def sanitizer():
     return library
 
 
+def environment():
+    "What a process needs whose kernels were built for the sanitizer."
+    return {"LD_PRELOAD": sanitizer(), "PYTHONMALLOC": "malloc", "OPENBLAS_NUM_THREADS": "1", "UBSAN_OPTIONS": "print_stacktrace=1:exitcode=99",
+            "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:exitcode=99"}
+
+
 def unnoticed(error, message, isa, env):
     "Does a planted error go unnoticed? Then what was said is shown."
     done = subprocess.run([sys.executable, __file__, "--plant", error, isa], env=env, capture_output=True, text=True)
@@ -42,11 +48,10 @@ def main(args):
     wide = "v3" in choices() and "v4" not in choices()
     built = fuzz.build("sanitize", FLAGS + " -march=x86-64-v3" * wide)
     ready = time.time()
-    env = {"LD_PRELOAD": sanitizer(), "PYTHONMALLOC": "malloc", "OPENBLAS_NUM_THREADS": "1", "UBSAN_OPTIONS": "print_stacktrace=1:exitcode=99",
-           "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:exitcode=99"}
+    env = environment()
     findings = 0
     for isa in args.isa or [*choices(), *["v4"] * wide]:
-        findings += fuzz.outside(args, built, [isa], env=env, more=("--zone", "0"))
+        findings += fuzz.outside(args, built, [isa], env=env)
         for message, errors in PLANTED.items(): findings += sum(unnoticed(error, message, isa, {**os.environ, **env, "PYTHONPATH": str(built)}) for error in errors)
     print(f"{findings} findings; {ready - start:.0f} s to build, {time.time() - ready:.0f} s to run")
     sys.exit(findings > 0)

@@ -3,6 +3,7 @@
 A case holds sizes and a seed, nothing else: `check(case, kernels)` draws the numbers, lays them out in memory, runs the fast layer on these
 kernels and compares with float64 NumPy. Every work space and every result that a kernel gets is full of NaN and lies between guard zones.
 """
+import ctypes
 import importlib
 import threading
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ LIMIT = {"float32": 1e-5, "float64": 1e-12}  # of the largest number, or of what
 LAYOUTS = ["plain", *(name for name in layouts if name != "a list")]
 
 
+forbid = getattr(ctypes.pythonapi, "__asan_poison_memory_region", lambda place, nbytes: None)  # bytes that nobody may touch, where AddressSanitizer runs
+
+
 class Memory:
     "Hands out work space and results, and keeps an eye on them."
     ZONE = 4096  # bytes before and behind
@@ -35,6 +39,7 @@ class Memory:
         block = np.full(nbytes + unit + 2 * self.ZONE, 255, np.uint8)
         start = self.ZONE + -(block.ctypes.data + self.ZONE) % unit
         self.blocks.append((block, start, start + nbytes))
+        for first, end in (0, start), (start + nbytes, len(block)): forbid(ctypes.c_void_p(block.ctypes.data + first), ctypes.c_size_t(end - first))
         return block[start:start + nbytes].view(dtype)
 
     def scratch_space(self, n, dtype, use="room"):
@@ -200,8 +205,8 @@ class Conv(Case):
         out, cache = fast.conv_forward_fast(x, w, b, param)
         dout = self.draw(*out.shape, spoil=not one)
         want, *gradients = self.reference(*exact, *exactly(dout))
-        terms = dout.size // len(w)
-        compare("out", out, want, self.dtype, w[0].size)
+        terms = dout.size // max(1, len(w))
+        compare("out", out, want, self.dtype, np.prod(self.w[1:]))
         got = fast.conv_backward_fast(dout, cache)
         for name, g, e, n in zip(("dx", "dw", "db"), got, gradients, (w[:, 0].size, terms, terms)): compare(name, g, e, self.dtype, n)
         without = fast.conv_backward_fast(dout, cache, need_dx=False)
@@ -446,11 +451,36 @@ AWKWARD = [((4, 3, 17, 17), (25, 3, 7, 7), 1, 3), ((3, 8, 15, 15), (7, 8, 5, 5),
 
 
 def ends(dtype):
-    "The first and the last of several numbers, filters and results that are looked at, and the ends of work space."
+    "The first and the last of several numbers, filters and results that are looked at, and the ends of loops and of work space."
     for way in "winograd", "windows":
         for side in 3, 5: yield LastPixel(way, side=side, dtype=dtype, spoilt=True)
     for seed in 1, 3:  # an infinity in the first filter, or in the last
         for way, size in ("winograd", 3), ("four rows", 5): yield Conv((2, 4, 12, 12), (7, 4, size, size), 1, 2, way, dtype=dtype, spoilt=True, seed=seed)
+    yield Conv((2, 1, 8, 12), (4, 1, 1, 1), 1, 0, "windows", dtype=dtype)         # as many places at once as there can be
+    yield Conv((1, 3, 6, 6), (15, 3, 3, 3), 1, 0, "windows", dtype=dtype)         # one filter less than a block has that is turned around
+    yield Conv((1, 112, 5, 5), (1, 112, 5, 5), 1, 0, "windows", dtype=dtype)      # a window so large that few are worked on at once
+    yield Conv((1, 1, 5, 97), (700, 1, 2, 1), 1, 0, "windows", dtype=dtype, threads=2, eager=True)  # a step that ends one place before a band
+    yield Conv((2, 3, 9, 15), (9, 3, 3, 3), 1, 1, "strips", dtype=dtype)          # rows one place too short for a strip of sixteen
+    yield Conv((1, 1, 9, 18), (5, 1, 3, 3), 2, 0, "strips", dtype=dtype)          # parts of the image of 81 numbers, and of 144
+    yield Conv((1, 2, 8, 18), (5, 2, 2, 3), 2, 0, "strips", dtype=dtype)
+    yield Conv((1, 1, 1, 66000), (5, 1, 1, 8), 1, 0, "strips", dtype=dtype)       # a row so long that a band has no other
+    yield Conv((1, 2, 8, 12), (5, 2, 5, 5), 1, 0, "four rows", dtype=dtype)       # one strip
+    yield Conv((1, 2, 10, 14), (5, 2, 5, 5), 1, 1, "four rows", dtype=dtype, threads=2, eager=True)  # a band whose last number is in the border
+    yield Conv((1, 4, 20, 40), (8, 4, 5, 5), 2, 1, dtype=dtype)                   # four rows, but for the stride
+    for H, W in (4, 12), (3, 11): yield Conv((8, 16, H, W), (64, 16, 3, 3), 1, 1, "winograd", dtype=dtype)  # all work space in use
+    yield Conv((1, 6, 4, 4), (16, 6, 3, 3), 1, 1, "winograd", dtype=dtype)        # full tiles and vectors
+    yield Conv((1, 1, 6, 100), (1, 1, 3, 3), 1, 0, "winograd", dtype=dtype)       # rows so long that one is worked on at a time
+    yield Conv((3, 17, 5, 5), (20, 17, 3, 3), 1, 1, "winograd", dtype=dtype, threads=3, eager=True)  # sums in three parts
     yield Affine(100, 100, 520, dtype=dtype)
+    yield Affine(11, 97, 16, dtype=dtype)         # a row less than full tiles, a step more than a block
     yield Affine(2, 2048, 3, dtype=dtype, threads=2)  # in two parts, which are added
+    yield Pool((1, 1, 5, 6), (3, 2), 2, dtype=dtype)  # nearly windows of 2 x 2, side by side
+    yield Pool((1, 1, 6, 6), (2, 2), 3, dtype=dtype)
+    for G in None, 1: yield Norm((2, 3, 5, 3), G, dtype=dtype)  # 15 numbers, where 16 are added at a time
+    yield Norm((1, 2, 1, 4100), dtype=dtype)      # segments so long that they are normalized one by one
     yield Space(dtype=dtype)
+
+
+# Batches with nothing in them, and layers
+NOTHING = [Conv((0, 3, 8, 8), (4, 3, 3, 3), 1, 1), Conv((2, 3, 8, 8), (0, 3, 3, 3), 1, 1), Pool((0, 3, 8, 8), (2, 2), 2), Norm((0, 4, 3, 3)), Norm((0, 4, 3, 3), 2), Relu((0, 3)), Step("adam", (0, 3)),
+           Affine(0, 3, 4), Affine(2, 0, 4), Affine(2, 3, 0)]
