@@ -15,6 +15,7 @@ import subprocess
 import sys
 import unicodedata
 from configparser import ConfigParser
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
 
@@ -50,6 +51,19 @@ def process():
     shutil.rmtree(PROC, ignore_errors=True)
     refresh_quarto_yml()
     proc_nbs(str(NBS), force=True)
+    for path in PROC.rglob("*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        notebook.cells = headings_first(notebook.cells)
+        nbformat.write(notebook, path)
+
+
+def headings_first(cells):
+    "The names that a cell defines, as headings above it and in its order; nbdev puts them below it, the last one first."
+    found = []
+    for heading, group in groupby(cells, lambda c: c.cell_type == "code" and bool(re.search(r"^show_doc\(", c.source, re.M))):
+        if heading: found[-1:-1] = reversed(list(group))
+        else: found += group
+    return found
 
 
 def with_quarto():

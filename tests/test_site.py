@@ -1,4 +1,5 @@
 """The built site: links that lead somewhere, nothing loaded from elsewhere, formulas that are formulas, light pages."""
+import html
 import importlib
 import re
 import shutil
@@ -140,6 +141,26 @@ def test_every_function_is_linked():
     first = re.findall(r"<tr[^>]*>\s*<td[^>]*>(.*?)</td>", (DOCS / "functions.html").read_text(encoding="utf-8"), re.S)
     unlinked = {re.sub(r"<[^>]+>|\s", "", cell) for cell in first if not re.match(r'\s*<a href="[\w./]+#[\w.]+"><code>[\w.]+</code></a>\s*$', cell)}
     assert len(first) > 80 and {name for name in unlinked if not name[0].isupper()} <= {"compiled", "said"}  # variables
+
+
+def test_headings_stand_above_what_they_name():
+    "The first code below the heading of a function or a class defines it."
+    wrong, right = [], 0
+    for path in PAGES:
+        page = path.read_text(encoding="utf-8")
+        for heading in re.finditer(r'cell-output-markdown[^>]*>\s*(?:<section\b[^>]*>\s*)?<h3\b[^>]*>(\w+)</h3>\s*(?:</section>\s*)?</div>', page):
+            code = html.unescape(re.sub(r"<[^>]+>", "", page[page.find("<pre", heading.end()):].partition("</pre>")[0]))
+            found = re.search(rf"^(def|class) {heading[1]}\b", code, re.M)
+            right += bool(found)
+            if not found: wrong.append((path.name, heading[1]))
+    assert wrong == [] and right > 300
+
+
+def test_headings_come_first():
+    "In the order of the definitions, whatever else the notebook has."
+    cells = ["a = 1", "class A: ...\ndef f(): ...", "#| echo: false\nshow_doc(f)", "#| echo: false\nshow_doc(A)", "def g(): ...", "show_doc(g)"]
+    done = build.headings_first([nbformat.v4.new_code_cell(source) for source in cells])
+    assert [cell.source for cell in done] == [cells[k] for k in (0, 3, 2, 1, 5, 4)]
 
 
 def test_shared_helpers_are_shown():
