@@ -15,7 +15,7 @@ import subprocess
 import sys
 import unicodedata
 from configparser import ConfigParser
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -54,6 +54,7 @@ def process():
     for path in PROC.rglob("*.ipynb"):
         notebook = nbformat.read(path, 4)
         notebook.cells = headings_first(notebook.cells)
+        for cell in notebook.cells: join_lines(cell.get("outputs", []))
         nbformat.write(notebook, path)
 
 
@@ -64,6 +65,14 @@ def headings_first(cells):
         if heading: found[-1:-1] = reversed(list(group))
         else: found += group
     return found
+
+
+def join_lines(outputs):
+    "What a cell prints in several pieces becomes one: each would get a box of its own."
+    for last, output in reversed(list(pairwise(outputs))):
+        if output.output_type == "stream" and output.get("name") == last.get("name"):
+            last.text += output.text
+            outputs.remove(output)
 
 
 def with_quarto():
@@ -213,6 +222,12 @@ def named_search(folder):
         path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
 
+def kept_together(page):
+    "No line ends between a formula and what stands close to it, nor within an option: browsers would break there."
+    page = re.sub(r'([(\[]*)(<math\b(?![^>]*"block")[^>]*>.*?</math>)([.,;:!?)\]]*)', lambda m: f'<span class="together">{m[0]}</span>' if m[1] + m[3] else m[0], page, flags=re.S)
+    return re.sub(r"<code>(--[\w-]+)", r'<code><span class="together">\1</span>', page)
+
+
 def finish(page, notebook, settings):
     "One page's HTML with what neither renderer has."
     path = notebook.relative_to(ROOT)
@@ -221,7 +236,7 @@ def finish(page, notebook, settings):
     page = page.replace(f'<a href="{settings["doc_host"]}{settings["doc_baseurl"]}/', '<a href="' + "../" * (len(path.parts) - 2))  # links of functions' names, by nbdev
     page = figures.mark(page, notebook, (DOCS / published(notebook.relative_to(NBS))).parent)
     page = re.sub(r"(?<=\d) (?=[✓✗])", "\N{NO-BREAK SPACE}", page)  # a number and its verdict stay in one line
-    return by_keyboard(offline(page))
+    return kept_together(by_keyboard(offline(page)))
 
 
 def main():
