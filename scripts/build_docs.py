@@ -132,9 +132,15 @@ def offline(page):
 
 
 def sd_table(m):
-    "A table in its box; one with sentences in it is called wordy: on a phone its cells stand one below the other."
-    wordy = any(len(html.unescape(TAGS.sub("", cell))) > 60 for cell in re.findall(r"<td\b.*?</td>", m[1], re.S))
-    return f'<div class="sd-table{" wordy" if wordy else ""}" tabindex="0">{m[1]}'
+    "A table in its box; one with sentences in it is called wordy: on a phone its cells stand one below the other, and numbers are told by the heads of their columns."
+    text = lambda cell: html.unescape(TAGS.sub("", cell)).strip()
+    wordy = any(len(text(cell)) > 60 for cell in re.findall(r"<td\b.*?</td>", m[1], re.S))
+    heads = [html.escape(text(cell)) for cell in re.findall(r"<th\b.*?</th>", m[1], re.S)]
+    def told(row):
+        columns = iter(heads)
+        return re.sub(r'<td\b([^>]*)', lambda cell: f'<td{cell[1]} data-head="{head}"' if (head := next(columns, "")) and "right" in cell[1] else cell[0], row[0])
+    table = re.sub(r"<tr\b.*?</tr>", told, m[1], flags=re.S) if wordy else m[1]
+    return f'<div class="sd-table{" wordy" if wordy else ""}" tabindex="0">{table}'
 
 
 def by_keyboard(page):
@@ -225,7 +231,8 @@ def named_search(folder):
 def kept_together(page):
     "No line ends between a formula and what stands close to it, nor within an option: browsers would break there."
     page = re.sub(r'([(\[]*)(<math\b(?![^>]*"block")[^>]*>.*?</math>)([.,;:!?)\]]*)', lambda m: f'<span class="together">{m[0]}</span>' if m[1] + m[3] else m[0], page, flags=re.S)
-    return re.sub(r"<code>(--[\w-]+)", r'<code><span class="together">\1</span>', page)
+    option = lambda code: re.sub(r"(?<![\w-])--[\w-]+", r'<span class="together">\g<0></span>', code[0])
+    return re.sub(r"<code>[^<\n]*--[^<\n]*</code>", option, page)
 
 
 def finish(page, notebook, settings):

@@ -228,6 +228,25 @@ def test_tables_with_sentences_are_marked():
     assert re.findall(r'<div class="([\w -]+)" tabindex="0"><table>', page) == ["sd-table", "sd-table wordy"]
 
 
+def test_numbers_in_wordy_tables_say_what_they_are():
+    "Where a phone shows a cell without its column."
+    table = '<table><tr><th>name</th><th>in &lt;b&gt;</th><th>of</th></tr><tr><td>a</td><td style="text-align: right;">7</td><td>{}</td></tr></table>'
+    assert re.findall(r"<td[^>]*>", build.by_keyboard(table.format("a word " * 9))) == ["<td>", '<td style="text-align: right;" data-head="in &lt;b&gt;">', "<td>"]
+    assert "data-head" not in build.by_keyboard(table.format("short"))
+
+
+def test_what_belongs_together_stays_in_a_line():
+    page = 'over <math><mi>x</mi></math>, (<math display="inline"><mi>y</mi></math>) and <math><mi>z</mi></math> by <math display="block"><mi>w</mi></math>. <code>run --seed 7</code>'
+    assert re.findall(r'<span class="together">(.*?)</span>', build.kept_together(page)) == ["<math><mi>x</mi></math>,", '(<math display="inline"><mi>y</mi></math>)', "--seed"]
+
+
+def test_what_a_cell_prints_is_one_box():
+    stream = lambda text, name="stdout": nbformat.v4.new_output("stream", text=text, name=name)
+    outputs = [stream("a\n"), stream("b\n"), stream("c\n"), stream("no", "stderr"), nbformat.v4.new_output("display_data"), stream("d\n")]
+    build.join_lines(outputs)
+    assert [output.get("text") for output in outputs] == ["a\nb\nc\n", "no", None, "d\n"]
+
+
 def test_quarto_renders_the_processed_notebooks(tmp_path, monkeypatch):
     "It is called in _proc/, and where it fails the build fails: this one says what it was asked, and no more."
     quarto = tmp_path / "quarto"
