@@ -31,13 +31,15 @@ PURE = os.environ.get('CS231N_LIT_PURE', '') not in ('', '0')
 # Flags used where the compiler has them. None of them changes a result (so no -ffast-math): NaN, infinity and
 # rounding stay as written. Those of the convolution keep compilers from rearranging the loops over one vector
 # (unrolling, splitting, jamming them) before they vectorise them, which costs a factor of ten and more; on ARM also
-# from fetching numbers so early that sums have to give up their registers.
+# from fetching numbers so early that sums have to give up their registers, and from giving up on whether a sum may lie
+# where a row does.
 FLAGS = [['-O3'], ['-g0'], ['-fno-math-errno'], ['-fno-trapping-math'], ['-Wno-unused-function']]
 FLAGS_OF = {'conv': [['-fno-loop-unroll-and-jam'], ['-fno-tree-loop-distribution'], ['-fno-tree-loop-distribute-patterns'],
                      ['-DCYTHON_INLINE=inline __attribute__((always_inline))'],
                      ['--param=max-completely-peel-times=7', '--param=max-completely-peeled-insns=1000'],  # GCC
                      ['-fno-schedule-insns'],                                                              # GCC on ARM
-                     ['-mllvm', '-unroll-full-max-count=7']],                                              # clang
+                     ['-mllvm', '-unroll-full-max-count=7'],                                               # clang
+                     ['-mllvm', '-capture-tracking-max-uses-to-explore=1000']],                            # clang on ARM
             'layers': [['--param=max-completely-peel-times=14', '--param=max-completely-peeled-insns=1000']]}
 # The modules of cs231n_lit/kernels that are joined to one before they are compiled, each below those it imports from: the
 # compiler then copies a small function of one into another, with constants in place of its arguments.
