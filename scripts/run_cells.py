@@ -66,6 +66,9 @@ def calls(definition):
     return any(isinstance(d, ast.Call) and ast.unparse(d.func) not in ("lru_cache", "dataclass") for d in getattr(definition, "decorator_list", ()))
 
 
+def named(tree): return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+
+
 def names(tree):
     "The names that some code binds at its top level, those it needs from above, and those that it needs at once: not only when a function of its own is called."
     binds, uses, at_once = set(), set(), set()
@@ -73,8 +76,9 @@ def names(tree):
         tables = [(_scope(statement), True)]
         own = {s.get_name() for s in tables[0][0].get_symbols() if s.is_assigned() or s.is_imported()}
         added = {n.target.id for n in ast.walk(statement) if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name) and n.target.id in own}  # `x += 1` needs an x
+        looped = named(statement.target) - named(statement.iter) if isinstance(statement, ast.For) else set()  # bound before the loop's body asks for them
         for table, now in tables:
-            wanted = ({s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is tables[0][0] or s.is_global())} | added) - binds
+            wanted = ({s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is tables[0][0] or s.is_global())} | added) - binds - looped
             uses |= wanted
             at_once |= wanted if now else set()
             tables += [(child, now and (calls(statement) or child.get_type() == "class" or child.get_name() == "genexpr")) for child in table.get_children()]
@@ -120,6 +124,7 @@ def with_own(cells):
     for cell in cells:
         for line in ast.parse(cell["code"]).body:
             binds, uses, _ = names(ast.Module([line], []))
+            binds |= {n.value.id for n in ast.walk(line) if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store) and isinstance(n.value, ast.Name)} & uses  # filled, as in `nets[rule] = ...`
             own = next((known[name] for name in known if name in uses), "")
             cell["own"] = cell["own"] or own
             known = {name: text for name, text in known.items() if name in OWN or name not in binds} | ({name: own for name in binds} if own else {})

@@ -228,6 +228,12 @@ def test_only_the_last_cell_that_made_a_name_is_run_for_it(tmp_path):
     assert c["c4"]["also"] == ["c1"] and c["c5"]["also"] == ["c1", "c2", "c3"]
 
 
+def test_a_loop_brings_its_own_names(tmp_path):
+    "Unless what it goes through is called the same."
+    c = known(tmp_path, "x = 1", "for x in (1, 2): print(x)", "x = (1, 2)", "for x in x: print(x)", pictures=[0, 2])
+    assert c["c1"]["also"] == [] and c["c3"]["also"] == ["c2"]
+
+
 def test_what_needs_a_thread_cannot_run(tmp_path):
     "What starts one cannot, nor what calls that; what only defines it can."
     c = known(tmp_path, "import threading\ndef go(): threading.Thread(target=print).start()", "def start(): go()", "start()", "def go(): pass", "go()", "#| browser: own\nstart()",
