@@ -151,7 +151,7 @@ def by_keyboard(page):
     page = re.sub(r'(<pre(?: class="(?!sourceCode)[^"]*")?)>((<code\b.*?)</code>)', wide, page, flags=re.S)
     page = re.sub(r'<math\b[^>]*\bdisplay="block".*?</math>', r'<span class="math display" tabindex="0">\g<0></span>', page, flags=re.S)
     page = re.sub(r"<colgroup>.*?</colgroup>", "", page, flags=re.S)  # by the hyphens below a table's head, in Markdown: too narrow for what is in some columns
-    if "sd-table" not in page: page = re.sub(r"<table\b.*?</table>", r'<div class="sd-table">\g<0></div>', page, flags=re.S)
+    if '<div class="sd-table">' not in page: page = re.sub(r"<table\b.*?</table>", r'<div class="sd-table">\g<0></div>', page, flags=re.S)
     page = re.sub(r'<div class="sd-table">(.*?</table>)', sd_table, page, flags=re.S)
     page = re.sub(r'<div(?=[^>]* class="callout-header)(?=[^>]* data-bs-toggle="collapse")', r'\g<0> role="button" tabindex="0"', page)
     page = re.sub(r'(<div class="cell-output cell-output-display"[^>]*)(>\s*(?:<div>\s*)?<div class="check-report">)', r'\1 tabindex="0"\2', page)
