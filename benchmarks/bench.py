@@ -8,7 +8,7 @@ is compared within its piece.
 Each implementation runs in a process of its own, one for each number of threads. All are alive at once and take turns, a few calls
 at a time, so that whatever else the machine does hits all of them alike. Each case is visited several times, minutes apart, because
 others may take a core of the machine for longer than one visit. Only ratios taken from one run mean anything. A turn begins with a
-pause, because the threads of the one before may still spin, and a call that does not count. All processes start with the C library
+pause, because the threads of the one before may still spin, and calls that do not count. All processes start with the C library
 told to keep freed memory (MALLOC_*; it ignores a first threshold above 32 MB), without which PyTorch is up to three times slower on
 some cases.
 Writes OUT.json, which the pages read and draw, and prints a table.
@@ -32,6 +32,7 @@ CONV = {  # N C H W, F HH WW, stride, pad
 POOL = {"A": ((100, 3, 32, 32), 2, 2), "B": ((50, 32, 32, 32), 2, 2), "C": ((64, 64, 33, 33), 3, 2)}  # images, window, stride
 NORM = (64, 32, 32, 32)
 PAUSE = .1  # seconds; OpenMP's and OpenBLAS's threads sleep after less
+WARM = .05  # seconds; a core that slept takes as long as a whole turn until it works at its full speed again, above all in a virtual machine
 EPOCH = 98  # steps timed of an epoch's 980
 BATCH = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 ALONE = {"v1": CONV["v1"], "v2": CONV["v2"], "m1": ((1, 32, 32, 32), (64, 5, 5), 1, 2), "m2": ((1, 3, 64, 64), (32, 7, 7), 1, 3), "m3": ((1, 128, 32, 32), (128, 1, 1), 1, 0)}
@@ -219,7 +220,7 @@ def worker(kind):
             else: call, times = package_calls(case, kind == "naive")
             ready = case
         time.sleep(PAUSE)
-        if warm_up(kind, case): call()
+        if kind != "naive" and not case.startswith("epoch"): warm_up(call)
         taken = []
         for _ in range(calls):
             start = time.perf_counter()
@@ -228,7 +229,11 @@ def worker(kind):
         print(json.dumps(taken), file=answers, flush=True)
 
 
-def warm_up(kind, case): return kind != "naive" and not case.startswith("epoch")
+def warm_up(call):
+    "Calls that do not count."
+    end = time.perf_counter() + WARM
+    call()
+    while time.perf_counter() < end: call()
 
 
 # ---- the parent ---------------------------------------------------------------------------------------------------
