@@ -250,10 +250,10 @@ def drawn(kernels):
     awkward = [kernel_cases.Conv(*shapes, way, dtype=("float32", "float64")[n % 2], threads=1 + (n + k) % 3, eager=k % 2 == 0, seed=k)
                for n, shapes in enumerate(kernel_cases.AWKWARD) for k, way in enumerate([None, *(name for name, way in kernels.ways.items() if way.supports(*shapes))])]
     ends = [*kernel_cases.ends("float32"), *kernel_cases.ends("float64"), *kernel_cases.NOTHING]
-    of_layers = [isinstance(case, (kernel_cases.Pool, kernel_cases.Norm, kernel_cases.Relu, kernel_cases.Step)) for case in ends]
+    of_layers = kernel_cases.Pool, kernel_cases.Norm, kernel_cases.Relu, kernel_cases.Step
     small = [case for case in awkward if case.work() < 5e6]
-    return {"conv": [case for case, other in zip(ends, of_layers) if not other] + small + found["conv"] + found["affine"],
-            "layers": [case for case, other in zip(ends, of_layers) if other] + found["pool"] + found["norm"] + found["relu"] + found["step"]}
+    return {"conv": [case for case in ends if not isinstance(case, of_layers)] + small + found["conv"] + found["affine"],
+            "layers": [case for case in ends if isinstance(case, of_layers)] + found["pool"] + found["norm"] + found["relu"] + found["step"]}
 
 
 def fate(k, cases, kernels, seconds):
