@@ -23,6 +23,7 @@ import symtable
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -669,13 +670,25 @@ def _fast_enough(call, report, target=10):
         report.words.append(f"It takes 1/{ratio:.0f} of the loops' time" + ("." if ratio >= target else f"; the target is 1/{target}. All windows as rows of one matrix, and the filters as columns of another, make it one product."))
 
 # %% ../nbs/21_exercises.ipynb #f41da8ea
+_SIGNS = {"sum": "Σ", "cdot": "·", "leftarrow": "←", "ne": "≠", "top": "ᵀ", "max": "max", "log": "log", "varepsilon": "ε", "bigl": "", "bigr": ""}
+_TEX = [(r"\\[,;]", " "), (r"\\text\{(\w+)\}", r"\1"), (r"\\hat (\w)", "\\1\u0302"), (r"\\tilde (\w)", "\\1\u0303"),
+        (r"\\t?frac(\w)(\w)", r"\1/\2"), (r"\\frac(\w)\{(\w+)\}", r"\1/(\2)"), (r"\\sqrt\{([^{}]+)\}", r"√(\1)"), (r"\\sqrt ", "√"), (r"_\{(\w+)\}", r"_\1"), (r"_\{([^{}]+)\}", r"_(\1)"), (r"\^2", "²"), (r"\^\*", "*"), (r"\\lfloor ", "⌊"), (r" \\rfloor", "⌋"),
+        (r"\^?\\([a-z]+)", lambda m: _SIGNS[m[1]] if m[1] in _SIGNS else unicodedata.lookup(f"GREEK SMALL LETTER {m[1]}"))]
+
+def _as_text(hint):
+    "A hint whose formulas can be read in a terminal."
+    def plain(formula):
+        for tex, text in _TEX: formula = re.sub(tex, text, formula)
+        return " ".join(formula.split())
+    return re.sub(r"\$([^$]+)\$", lambda m: plain(m[1]), hint)
+
 @lru_cache
 def hints(name):
     "The hints of an exercise, in order; the last is the solution."
     for cell in _pages()[EXERCISES[name].module][1]:
         if cell["cell_type"] == "markdown" and f'title="{name}: hints"' in cell["source"]:
             found = re.findall(r"(?m)^\d+\. (.*(?:\n(?!\d+\. |:::|\n).*)*)", cell["source"])
-            return [*found, f"A solution:\n\n{solution(name)}"]
+            return [*map(_as_text, found), f"A solution:\n\n{solution(name)}"]
     raise ValueError(f"hint: the page of {EXERCISES[name].module} has none for {name}")
 
 _given: dict = {}

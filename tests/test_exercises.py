@@ -58,6 +58,7 @@ def test_hints_are_steps(name):
     steps = hints(name)
     assert len(steps) == 5 and solution(name) in steps[-1]
     assert not any(solution(name).split("\n", 1)[1] in step for step in steps[:-1])
+    assert not any(re.search(r"[$\\]|[_^]{", step) for step in steps[:-1]), "TeX, where a terminal shows it"
 
 
 # ------------------------------------------------------------ what a learner may do to `check`
