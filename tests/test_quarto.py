@@ -153,6 +153,9 @@ def seen(base, browser, axe):
         seen.contrast[scheme], seen.paper[scheme] = tab.evaluate(CONTRAST), tab.evaluate(PAPER)
         seen.drawn[scheme], seen.photographs[scheme] = shot(tab, "#fig-drawn img"), shot(tab, ".pictures")
         switch(tab)
+    left = lambda place: tab.locator(place).first.bounding_box()["x"]
+    seen.edges = {place: left(place) for place in ("#fig-drawn img", "#fig-drawn figcaption", ".pictures", ".cell-output > .wide-figure img", "#figures > h2")}
+    seen.above = tab.evaluate("[...document.querySelectorAll('main section > h2:first-child')].map(h => getComputedStyle(h).marginTop)")
     tab.evaluate(axe)
     seen.axe = {"desktop": tab.evaluate(AXE, {"rules": {"color-contrast": {"enabled": False}}})}
     tab.set_viewport_size({"width": 390, "height": 800})
@@ -177,6 +180,13 @@ def test_phone(seen):
     "Nothing scrolls sideways or is cut off, as it would be without the finish; the switch stands at the right."
     assert seen.cut == [0, []] and seen.raw_cut[0] > 0
     assert seen.switch > 390 / 2
+
+
+@needs_browser
+def test_figures_and_headings_keep_their_place(seen):
+    "All figures begin where the text does, though Quarto centres some; the first heading stands as far from the text before it as the others."
+    assert len(set(seen.edges.values())) == 1, seen.edges
+    assert len(seen.above) == 4 and len(set(seen.above)) == 1 and float(seen.above[0][:-2]) > 40
 
 
 @needs_browser
