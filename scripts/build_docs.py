@@ -29,6 +29,7 @@ NUMBERED = re.compile(r"\b\d\d[a-z]*_(\w+)\.(ipynb|html)\b")  # 06_convolution.i
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
 MATHML = re.compile(r"<math\b.*?</math>", re.S)
 KATEX = re.compile(r"<(?:link|script)\b[^>]*katex[^>]*>(?:</script>)?")
+ANNOTATION = re.compile(r"<annotation\b.*?</annotation>", re.S)
 TAGS = re.compile(r"<[^>]+>")
 
 
@@ -132,10 +133,11 @@ def offline(page):
 
 
 def sd_table(m):
-    "A table in its box; one with sentences in it is called wordy: on a phone its cells stand one below the other, and numbers are told by the heads of their columns."
-    text = lambda cell: html.unescape(TAGS.sub("", cell)).strip()
-    wordy = any(len(text(cell)) > 60 for cell in re.findall(r"<td\b.*?</td>", m[1], re.S))
+    "A table in its box; one with sentences in it, or with phrases in four columns, is called wordy: on a phone its cells stand one below the other, and numbers are told by the heads of their columns."
+    text = lambda cell: html.unescape(TAGS.sub("", ANNOTATION.sub("", cell))).strip()
+    longest = max((len(text(cell)) for cell in re.findall(r"<td\b.*?</td>", m[1], re.S)), default=0)
     heads = [html.escape(text(cell)) for cell in re.findall(r"<th\b.*?</th>", m[1], re.S)]
+    wordy = longest > 60 or longest > 35 and len(heads) > 3 and not re.search(r'style="[^"]*right', m[1])
     def told(row):
         columns = iter(heads)
         return re.sub(r'<td\b([^>]*)', lambda cell: f'<td{cell[1]} data-head="{head}"' if (head := next(columns, "")) and "right" in cell[1] else cell[0], row[0])
@@ -215,7 +217,7 @@ def used_icons(folder):
 def used_letters(folder):
     "Leave the characters of the mathematical font that some formula shows, 65 kB of 350: the pages' own, and the italics, minus signs and roots that a browser makes of them."
     pages = (p.read_text(encoding="utf-8") for p in folder.rglob("*.html"))
-    written = set(html.unescape(TAGS.sub("", re.sub(r"<annotation\b.*?</annotation>", "", "".join(m for page in pages for m in MATHML.findall(page)), flags=re.S))))
+    written = set(html.unescape(TAGS.sub("", ANNOTATION.sub("", "".join(m for page in pages for m in MATHML.findall(page))))))
     italic = {c for c in map(chr, range(0x1D400, 0x1D800)) if unicodedata.name(c, "").startswith("MATHEMATICAL ITALIC") and unicodedata.normalize("NFKC", c) in written}
     cut_down(folder / "fonts/stix-two-math.woff", map(ord, written | italic | set("\N{PLANCK CONSTANT}\N{MINUS SIGN}\N{SQUARE ROOT}")))
 

@@ -228,6 +228,15 @@ def test_tables_with_sentences_are_marked():
     assert re.findall(r'<div class="([\w -]+)" tabindex="0"><table>', page) == ["sd-table", "sd-table wordy"]
 
 
+@pytest.mark.parametrize("columns, phrase, align, wordy", [(4, "right column of the filter or window", "left", True), (3, "which column of the filter or window", "left", False),
+                                                           (4, "which column of the filter or window", "right", False), (4, "which column of it", "left", False),
+                                                           (4, "<math><mi>x</mi><annotation>which column of the filter or window</annotation></math>", "left", False)])
+def test_tables_with_phrases_in_four_columns_are_marked(columns, phrase, align, wordy):
+    "Not those that need their heads: tables of numbers, and of single words. TeX behind a formula is no text."
+    page = build.by_keyboard(f'<table><tr>{"<th>head</th>" * columns}</tr><tr><td>{phrase}</td>{f"""<td style="text-align: {align};">7</td>""" * (columns - 1)}</tr></table>')
+    assert ("wordy" in page) == wordy
+
+
 def test_numbers_in_wordy_tables_say_what_they_are():
     "Where a phone shows a cell without its column."
     table = '<table><tr><th>name</th><th>in &lt;b&gt;</th><th>of</th></tr><tr><td>a</td><td style="text-align: right;">7</td><td>{}</td></tr></table>'
