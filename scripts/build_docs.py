@@ -7,6 +7,7 @@ Nothing but docs/, _proc/ and nbs/nbdev.yml is written, none of which git follow
 """
 import html
 import io
+import json
 import os
 import posixpath
 import re
@@ -230,6 +231,20 @@ def named_search(folder):
         path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
 
+def plain_search(folder):
+    "Quarto's index of words has each formula twice, as it shows and in TeX, and so would the results; leave what shows."
+    path, text = folder / "search.json", lambda markup: " ".join(TAGS.sub("", markup).replace("&amp;", "&").split())  # as the index writes it
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    for name, own in groupby(entries, lambda entry: entry["href"].partition("#")[0]):
+        formulas = {(text(ANNOTATION.sub("", f)), text(ANNOTATION.search(f)[0])) for f in MATHML.findall((folder / name).read_text(encoding="utf-8")) if "<annotation" in f}
+        for entry in own if formulas else ():
+            entry["text"] = " ".join(entry["text"].split())
+            for shown, tex in sorted(formulas, key=lambda f: len(f[1]), reverse=True):
+                entry["text"] = entry["text"].replace(shown + tex, shown)
+                if "\\" in tex: entry["text"] = entry["text"].replace(tex, "")  # where spaces came between
+    path.write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
+
+
 def kept_together(page):
     "No line ends between a formula and what stands close to it, nor within an option: browsers would break there."
     page = re.sub(r'([(\[]*)(<math\b(?![^>]*"block")[^>]*>.*?</math>)([.,;:!?)\]]*)', lambda m: f'<span class="together">{m[0]}</span>' if m[1] + m[3] else m[0], page, flags=re.S)
@@ -271,6 +286,7 @@ def main():
     used_icons(DOCS)
     used_letters(DOCS)
     named_search(DOCS)
+    if quarto: plain_search(DOCS)
     if os.environ.get("VENDOR"): run_cells.vendor(DOCS, os.environ.get("CS231N_LIT_WHEELS"))
     print(f"Built with {'Quarto' if quarto else 'smalldocs (Quarto is not installed)'}: open {DOCS / 'index.html'}")
 

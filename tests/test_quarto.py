@@ -1,6 +1,7 @@
 """What the site's finish and style sheet make of pages in Quarto's structures, without Quarto: a page written by hand in tests/fixtures/quarto."""
 import importlib
 import io
+import json
 import re
 import shutil
 import sys
@@ -90,6 +91,17 @@ def test_letters_no_formula_shows_go(tmp_path):
     table = font["MATH"].table.MathVariants
     tall = dict(zip(table.VertGlyphCoverage.glyphs, table.VertGlyphConstruction))[font.getBestCmap()[ord("(")]]
     assert tall.VariantCount > 5 and tall.GlyphAssembly.PartCount >= 3
+
+
+def test_search_shows_formulas_once(tmp_path):
+    "And finds the code that looks like one."
+    formula = lambda shown, tex: f"<math><semantics>{shown}<annotation encoding=\"application/x-tex\">{tex}</annotation></semantics></math>"
+    (tmp_path / "a.html").write_text(f"<p>Of {formula('<mi>x</mi>', 'x')} and {formula('<mi>x</mi><mo>&gt;</mo><mn>0</mn>', 'x &gt; 0')}: {formula('<mi>α</mi>', chr(92) + 'alpha')}.</p>", encoding="utf-8")
+    (tmp_path / "b.html").write_text("<p>x</p>", encoding="utf-8")
+    index = [{"href": "a.html#top", "text": "Of xx and x&gt;0x &gt; 0:\nα \\alpha. x = 0"}, {"href": "b.html", "text": "xx\nx"}]
+    (tmp_path / "search.json").write_text(json.dumps(index), encoding="utf-8")
+    build.plain_search(tmp_path)
+    assert [entry["text"] for entry in json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))] == ["Of x and x&gt;0: α . x = 0", "xx\nx"]
 
 
 def test_the_page_leads_to_its_notebook(page):
