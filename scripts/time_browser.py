@@ -17,7 +17,7 @@ import nbformat
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS = 3
+ROUNDS = 5
 
 
 class Quiet(SimpleHTTPRequestHandler):
