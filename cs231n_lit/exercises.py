@@ -594,7 +594,8 @@ def _judged(ex, function, call, passed, given, expected, seed):
     if all(s.get("trouble") == "unwritten" for s in seen): return Report(ex.name, written=False)
     if own:
         unwritten, words = _forward_first(ex, forward, given, seed)
-        if unwritten: given, seen, forward, own = next(t for t in tries if not t[3])
+        with_ours = next((t for t in tries if not t[3]), tries[0])
+        if unwritten or not words and "trouble" in seen[0] and "trouble" not in with_ours[1][0]: given, seen, forward, own = with_ours  # it reads our cache, not the reader's own
         elif words and _proofs_hold(ex, seen, given, forward): return Report(ex.name, words=[words, "The backward function itself is the derivative of that forward function."])
         elif words:
             mistake, sentences = _diagnosis(ex, tries[-1][1], expected, given, seed)

@@ -75,6 +75,14 @@ def test_a_cache_of_ones_own():
     assert not alone.passed and "pass both" in "\n".join(alone.words)
 
 
+def test_a_mistake_is_named_beside_a_forward_function_with_another_cache():
+    "A backward function that reads our cache is judged with ours where it cannot read the reader's own."
+    for name in ("batchnorm_backward", "spatial_groupnorm_backward"):
+        scope, mistake = {"np": np}, mistakes(name)["no_gamma"]
+        exec(solution(EXERCISES[name].forward) + "\n" + mistake.source, scope)
+        assert check(scope[name]).mistake == mistake.key
+
+
 def test_a_wrong_forward_function_comes_first():
     def relu_forward(x): return np.abs(x), x
     def relu_backward(dout, cache): return dout * np.sign(cache)
