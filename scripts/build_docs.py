@@ -56,7 +56,9 @@ def process():
     for path in PROC.rglob("*.ipynb"):
         notebook = nbformat.read(path, 4)
         notebook.cells = headings_first(notebook.cells)
-        for cell in notebook.cells: join_lines(cell.get("outputs", []))
+        for cell in notebook.cells:
+            join_lines(cell.get("outputs", []))
+            with_caption(cell)
         nbformat.write(notebook, path)
 
 
@@ -75,6 +77,15 @@ def join_lines(outputs):
         if output.output_type == "stream" and output.get("name") == last.get("name"):
             last.text += output.text
             outputs.remove(output)
+
+
+def with_caption(cell):
+    "An animation becomes a figure with its caption: to the renderers it is HTML, and one makes a paragraph of the caption, the other nothing."
+    caption = re.search(r'^#\| *fig-cap: *(".*")\n', cell.source, re.M)
+    for data in [output.get("data", {}) for output in cell.get("outputs", [])] if caption else []:
+        if "<img" in data.get("text/html", ""):
+            data["text/html"] = f'<figure class="figure">{data["text/html"]}<figcaption>{html.escape(json.loads(caption[1]))}</figcaption></figure>'
+            cell.source = cell.source.replace(caption[0], "")
 
 
 def with_quarto():
@@ -96,23 +107,10 @@ def to_mathml(page, convert):
     return MATH.sub(lambda m: convert(html.unescape(m[2]).strip(), displaystyle=m[1] == "display"), KATEX.sub("", page))
 
 
-def with_captions(cells):
-    "Animations in figures with their captions: smalldocs has captions for pictures only."
-    for cell in cells:
-        caption = re.search(r'^#\| *fig-cap: *(".*")$', cell.source, re.M)
-        for data in [output.get("data", {}) for output in cell.get("outputs", [])] if caption else []:
-            if "<img" in data.get("text/html", ""):
-                data["text/html"] = f'<figure class="figure">{data["text/html"]}<figcaption>{html.escape(json.loads(caption[1]))}</figcaption></figure>'
-
-
 def with_smalldocs():
     from math_core import LatexToMathML
 
     final_names()
-    for path in PROC.rglob("*.ipynb"):
-        notebook = nbformat.read(path, 4)
-        with_captions(notebook.cells)
-        nbformat.write(notebook, path)
     subprocess.run([sys.executable, "-m", "smalldocs.cli", "render", str(PROC)], check=True)
     convert = LatexToMathML().convert_with_local_state
     for page in (PROC / "docs").rglob("*.html"):
