@@ -144,9 +144,14 @@ def offline(page):
     return re.sub(r"<script\b[^>]*>\s*define\('jquery'.*?</script>\s*", "", page, flags=re.S)
 
 
+def shown(markup):
+    "What is read of some HTML: no tags, and of a formula not its TeX."
+    return html.unescape(TAGS.sub("", ANNOTATION.sub("", markup)))
+
+
 def sd_table(m):
     "A table in its box; one with sentences in it, or with phrases in four columns, is called wordy: on a phone its cells stand one below the other, and numbers are told by the heads of their columns."
-    text = lambda cell: html.unescape(TAGS.sub("", ANNOTATION.sub("", cell))).strip()
+    text = lambda cell: shown(cell).strip()
     longest = max((len(text(cell)) for cell in re.findall(r"<td\b.*?</td>", m[1], re.S)), default=0)
     heads = [html.escape(text(cell)) for cell in re.findall(r"<th\b.*?</th>", m[1], re.S)]
     wordy = longest > 60 or longest > 35 and len(heads) > 3 and not re.search(r'style="[^"]*right', m[1])
@@ -160,8 +165,7 @@ def sd_table(m):
 def by_keyboard(page):
     "Boxes that may scroll can be reached by keyboard; what unfolds a part of the sidebar or of the text is a button."
     def wide(m):
-        text = html.unescape(TAGS.sub("", m[3]))
-        return f'{m[1]} tabindex="0">{m[2]}' if max(map(len, text.split("\n"))) > 40 else m[0]
+        return f'{m[1]} tabindex="0">{m[2]}' if max(map(len, shown(m[3]).split("\n"))) > 40 else m[0]
     page = re.sub(r'(<pre(?: class="(?!sourceCode)[^"]*")?)>((<code\b.*?)</code>)', wide, page, flags=re.S)
     page = re.sub(r'<math\b[^>]*\bdisplay="block".*?</math>', r'<span class="math display" tabindex="0">\g<0></span>', page, flags=re.S)
     page = re.sub(r"<colgroup>.*?</colgroup>", "", page, flags=re.S)  # by the hyphens below a table's head, in Markdown: too narrow for what is in some columns
@@ -229,7 +233,7 @@ def used_icons(folder):
 def used_letters(folder):
     "Leave the characters of the mathematical font that some formula shows, 65 kB of 350: the pages' own, and the italics, minus signs and roots that a browser makes of them."
     pages = (p.read_text(encoding="utf-8") for p in folder.rglob("*.html"))
-    written = set(html.unescape(TAGS.sub("", ANNOTATION.sub("", "".join(m for page in pages for m in MATHML.findall(page))))))
+    written = set(shown("".join(m for page in pages for m in MATHML.findall(page))))
     italic = {c for c in map(chr, range(0x1D400, 0x1D800)) if unicodedata.name(c, "").startswith("MATHEMATICAL ITALIC") and unicodedata.normalize("NFKC", c) in written}
     cut_down(folder / "fonts/stix-two-math.woff", map(ord, written | italic | set("\N{PLANCK CONSTANT}\N{MINUS SIGN}\N{SQUARE ROOT}")))
 

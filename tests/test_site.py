@@ -270,7 +270,7 @@ def test_quarto_renders_the_processed_notebooks(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_captions(name):
     "Pictures and animations have the captions that their cells give them."
-    plain = lambda text: re.sub(r"[\W_]+", "", html.unescape(build.TAGS.sub("", build.ANNOTATION.sub("", text))))
+    plain = lambda text: re.sub(r"[\W_]+", "", build.shown(text))
     there = "\n".join(map(plain, re.findall(r"<figcaption\b[^>]*>(.*?)</figcaption>", (DOCS / name).read_text(encoding="utf-8"), re.S)))
     cells = [c.source for c in nbformat.read(ROOT / NOTEBOOKS[name], 4).cells if c.cell_type == "code" and not re.search(r"^#\| *hide", c.source, re.M)]
     assert [c for source in cells for c in re.findall(r'^#\| *fig-cap: *"(.*)"$', source, re.M) if not set("$\\") & set(c) and plain(c) not in there] == []
