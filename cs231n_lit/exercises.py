@@ -595,7 +595,8 @@ def _judged(ex, function, call, passed, given, expected, seed):
     if own:
         unwritten, words = _forward_first(ex, forward, given, seed)
         with_ours = next((t for t in tries if not t[3]), tries[0])
-        if unwritten or not words and "trouble" in seen[0] and "trouble" not in with_ours[1][0]: given, seen, forward, own = with_ours  # it reads our cache, not the reader's own
+        reads_ours = "trouble" in seen[0] and "trouble" not in with_ours[1][0]  # our cache, not the reader's own
+        if unwritten or reads_ours and not words: given, seen, forward, own = with_ours
         elif words and _proofs_hold(ex, seen, given, forward): return Report(ex.name, words=[words, "The backward function itself is the derivative of that forward function."])
         elif words:
             mistake, sentences = _diagnosis(ex, tries[-1][1], expected, given, seed)
